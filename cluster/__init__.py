@@ -1,0 +1,1 @@
+"""Launching: runs on this machine or a cluster. `python -m cluster --help`."""

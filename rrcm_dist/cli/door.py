@@ -1,0 +1,33 @@
+"""What every door of the project does with an error: one message, no traceback for a user's mistake, a meaningful exit code."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+from rrcm_dist.errors import RRCMError
+from rrcm_dist.files import disk_failure
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def enter(run: Callable[[], object]) -> None:
+    """Call `run` (a typer app) and end the process: 0 done, 1 failed, 2 asked for wrongly, 130 interrupted."""
+    try:
+        run()
+    except RRCMError as error:
+        _end(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        _end(
+            "interrupted: everything finished so far is kept; the same command goes on from there",
+            INTERRUPTED,
+        )
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _end(f"error: {disk_failure(error, error.filename or '.')}", 1)
+        raise
+
+
+def _end(message: str, code: int) -> None:
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(code)

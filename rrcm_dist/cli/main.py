@@ -1,0 +1,47 @@
+"""`rrcm`: pre-train, fine-tune, certify, report."""
+
+import importlib
+
+import typer
+
+from rrcm_dist import __version__
+from rrcm_dist.cli.door import enter
+
+COMMANDS = ("demo", "pretrain", "finetune", "certify", "report", "radius", "import", "export", "doctor")
+"""In the order of `rrcm --help`; each is the function of that name in the module `<name>_command` beside this file."""
+
+
+def build_app() -> typer.Typer:
+    """The typer application with every command."""
+    app = typer.Typer(
+        name="rrcm",
+        help="Train and certify rRCM (Robust Representation Consistency Model, ICLR 2025).",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name in COMMANDS:
+        module = importlib.import_module(f"rrcm_dist.cli.{name}_command")
+        app.command(name)(module.command)
+    app.callback()(_version_option)
+    return app
+
+
+def _version_option(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+) -> None:
+    """Train and certify rRCM (Robust Representation Consistency Model, ICLR 2025)."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app = build_app()
+    enter(lambda: app(standalone_mode=False) and None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,402 @@
+"""Recipes: what a run is, typed and frozen. A run is a pure function of its recipe.
+
+Five kinds share these parts: `pretrain`, `finetune`, `certify`, `demo` (which nests the first three). Every value is in the
+field's units: steps count optimiser updates of one global batch; σ is on [0, 1] pixels, t on [-1, 1] pixels (t = 2σ).
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Sigma = Annotated[float, Field(gt=0, description="Gaussian noise, standard deviation on [0, 1] pixels")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Part(BaseModel):
+    """Base of every part of a recipe: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
+
+
+# --- the network -----------------------------------------------------------------------------------------------------
+
+
+class EncoderConfig(Part):
+    """The vision transformer with a class token and a time token."""
+
+    image_size: Count
+    """Height and width of the input in pixels."""
+    patch: Count
+    """Height and width of a patch in pixels; divides `image_size`."""
+    width: Count
+    """D, the width of a token and of the representation; even, and a multiple of `heads`."""
+    depth: Count
+    """Number of blocks."""
+    heads: Count
+    """Attention heads per block."""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    """Hidden width of a block's MLP, in multiples of `width`."""
+    freeze_patch_embedding: bool = False
+    """Keep the patch embedding at its initialisation during pre-training (MoCo-v3)."""
+    initialization: Literal["moco_v3", "torch"] = "torch"
+    """Of the blocks and the patch embedding: MoCo-v3's uniform one, or torch's default."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.image_size % self.patch:
+            raise ValueError(f"patch {self.patch} does not divide image_size {self.image_size}")
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide width {self.width}")
+        if self.width % 2:
+            raise ValueError(f"width {self.width} is odd; the time token needs an even width")
+        return self
+
+
+class ProjectorConfig(Part):
+    """The three-layer projector on the representation; batch norm is over the global batch."""
+
+    hidden: Count
+    output: Count = 256
+
+
+class NoiseConfig(Part):
+    """The EDM noise grid (Karras et al. 2022) on [-1, 1] pixels, and how its number of levels grows."""
+
+    t_min: Annotated[float, Field(gt=0)] = 0.002
+    t_max: Annotated[float, Field(gt=0)] = 80.0
+    rho: Annotated[float, Field(gt=0)] = 7.0
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    levels_start: Count = 20
+    """s0: intervals of the grid at the start of pre-training."""
+    levels_end: Count = 80
+    """s1: intervals of the grid at the end, and during fine-tuning (81 grid points)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min {self.t_min} must be below t_max {self.t_max}")
+        if self.levels_start > self.levels_end:
+            raise ValueError(f"levels_start {self.levels_start} must not exceed levels_end {self.levels_end}")
+        return self
+
+
+class TargetConfig(Part):
+    """The exponential average of the online network: target = rate · target + (1 - rate) · online."""
+
+    schedule: Literal["sigmoid", "constant"] = "sigmoid"
+    """Rate from `start` to `end` by a sigmoid of the step, or `start` throughout."""
+    start: Fraction = 0.99
+    end: Fraction = 0.9999
+    sharpness: Annotated[float, Field(gt=0)] = 10.0
+    """A of the sigmoid: 10 on ImageNet, 15 on CIFAR-10."""
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+class DataConfig(Part):
+    """Where samples come from and in which order. The order depends on these and the seed alone, never on ranks or workers."""
+
+    train: str
+    """Folder of training shards (made by `python -m shards build`)."""
+    held_out: str | None = None
+    """Folder of shards to evaluate on; never trained on."""
+    streams: Count = 8
+    """C, the canonical streams an epoch is dealt to. Divides the batch; the number of ranks must divide it."""
+    shuffle_window: Count = 16384
+    """Samples of a stream that are shuffled among each other; nearby reads, far-reaching enough order."""
+    workers: Annotated[int, Field(ge=0)] = 4
+    """Decoding processes per rank; 0 decodes in the training process."""
+    prefetch: Count = 4
+    """Batches each worker keeps ready."""
+    max_decode_failures: Fraction = 0.001
+    """Training stops when more than this share of the samples read could not be decoded."""
+
+
+class PretrainingViews(Part):
+    """The two MoCo-v3 views a and b; the third, plain view is resized, centre-cropped and flipped."""
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Area of the random resized crop, as shares of the image."""
+    flip: Fraction = 0.5
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    """Brightness, contrast, saturation, hue."""
+    jitter_probability: Fraction = 0.8
+    greyscale_probability: Fraction = 0.2
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Range of the Gaussian blur's standard deviation in pixels."""
+    blur_probability: tuple[Fraction, Fraction] = (1.0, 0.1)
+    """For view a and view b."""
+    solarize_probability: tuple[Fraction, Fraction] = (0.0, 0.2)
+    """For view a and view b."""
+
+
+class FinetuningViews(Part):
+    """What an image goes through before the noise is added in fine-tuning."""
+
+    kind: Literal["weak", "strong", "randaugment"] = "weak"
+    """weak: resize and centre crop; strong: random resized crop; randaugment: the latter followed by timm's RandAugment."""
+    flip: Fraction = 0.5
+    crop_scale: tuple[float, float] = (0.4, 1.0)
+    """Area of the random resized crop of `strong` and `randaugment`, as shares of the image."""
+    randaugment: str = "rand-m9-mstd0.5-inc1"
+    """timm's description of its RandAugment."""
+
+
+class MixingConfig(Part):
+    """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) within a canonical stream's share of a batch; 0 is off."""
+
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """α of mixup's Beta(α, α)."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """α of CutMix's Beta(α, α)."""
+    switch_probability: Fraction = 0.5
+    """Chance of CutMix where both are on."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+class OptimizerConfig(Part):
+    """AdamW with linear warm-up and a cosine to zero."""
+
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate; never rescaled by the batch."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Length of the warm-up: steps in pre-training, epochs in fine-tuning."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest gradient norm, from the end of the warm-up on; null never clips."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of each layer as a share of the one above it (fine-tuning)."""
+
+
+class TrainingConfig(Part):
+    """The loop: how much, how large, how precise, and how often it looks up."""
+
+    steps: Count | None = None
+    """Optimiser steps in all; either this or `epochs`."""
+    epochs: Count | None = None
+    """Passes over the training shards; either this or `steps`."""
+    batch: Count
+    """Global batch, over all ranks."""
+    micro_batch: Count | None = None
+    """Images per rank that are encoded with a graph at a time; memory follows it, the result does not. null: all at once."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """bf16 is autocast over float32 master weights."""
+    attention: Literal["auto", "sdpa", "xformers"] = "auto"
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage."""
+    checkpoint_every: Count = 5000
+    """Steps between checkpoints; the last step always makes one."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 3
+    """Newest checkpoints kept; at least two, so that a damaged newest one has one before it."""
+    log_every: Count = 10
+    """Steps between lines of metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs, not both and not neither")
+        return self
+
+
+class TrackingConfig(Part):
+    """Weights & Biases, beside the metrics.jsonl that every run writes."""
+
+    wandb: Literal["off", "offline", "online"] = "off"
+    project: str = "rrcm-dist"
+    entity: str | None = None
+
+
+class KnnConfig(Part):
+    """Weighted k-nearest-neighbour accuracy (Wu et al. 2018) of the representation, clean and under noise."""
+
+    every: Count = 5000
+    """Steps between evaluations; the last step always makes one."""
+    neighbours: Count = 20
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    bank: Count = 50000
+    """Training images in the bank, evenly spaced over the shards; fewer where there are fewer."""
+    queries: Count = 5000
+    """Held-out images classified, evenly spaced over the shards."""
+    sigmas: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.25, 0.5, 1.0)
+
+
+class NoisyAccuracyConfig(Part):
+    """Accuracy of the base classifier on held-out images, one draw of noise per image and σ."""
+
+    every_epochs: Count = 5
+    """Epochs between evaluations; the last epoch always makes one."""
+    images: Count = 5000
+    """Held-out images, evenly spaced over the shards; fewer where there are fewer."""
+    sigmas: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.25, 0.5, 1.0)
+
+
+class PretrainConfig(Part):
+    """Pre-training: the contrastive and the consistency loss of rRCM (Lei et al. 2025)."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    name: str
+    seed: Seed = 0
+    output: str
+    """Run folder."""
+    encoder: EncoderConfig
+    projector: ProjectorConfig
+    noise: NoiseConfig = NoiseConfig()
+    target: TargetConfig = TargetConfig()
+    temperature: Annotated[float, Field(gt=0)] = 0.2
+    """τ of both losses."""
+    data: DataConfig
+    views: PretrainingViews = PretrainingViews()
+    optimizer: OptimizerConfig
+    training: TrainingConfig
+    knn: KnnConfig = KnnConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_batch(self.training, self.data)
+        return self
+
+
+class FinetuneConfig(Part):
+    """Fine-tuning at one σ: cross-entropy under noise with consistency regularisation (Jeong & Shin 2020)."""
+
+    kind: Literal["finetune"] = "finetune"
+    name: str
+    seed: Seed = 0
+    output: str
+    """Run folder."""
+    sigma: Sigma
+    start_from: str | None
+    """Checkpoint folder, run folder or weights file to start from; null trains the encoder from scratch."""
+    start_weights: Literal["target", "online"] = "target"
+    """Which network of a pre-training checkpoint to start from."""
+    encoder: EncoderConfig
+    classes: Annotated[int, Field(ge=2)]
+    final_norm: bool
+    """Apply the final LayerNorm before the linear head: on for ImageNet, off for CIFAR-10."""
+    train_head: bool = True
+    """False leaves the head at its near-zero start, as the released consistency task does."""
+    noise: NoiseConfig = NoiseConfig()
+    draws: Annotated[int, Field(ge=2)] = 2
+    """m, noise draws per image and step."""
+    consistency: Annotated[float, Field(ge=0)]
+    """λ, weight of mean_j KL(p̄ ‖ p_j)."""
+    entropy: Annotated[float, Field(ge=0)] = 0.5
+    """η, weight of H(p̄)."""
+    data: DataConfig
+    views: FinetuningViews = FinetuningViews()
+    mixing: MixingConfig = MixingConfig()
+    optimizer: OptimizerConfig
+    training: TrainingConfig
+    evaluation: NoisyAccuracyConfig = NoisyAccuracyConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_batch(self.training, self.data)
+        mixes = self.mixing.mixup > 0 or self.mixing.cutmix > 0
+        if mixes and self.training.batch // self.data.streams < 2:
+            raise ValueError(
+                "mixing needs at least two images of each stream in a batch: "
+                f"lower data.streams ({self.data.streams}) or raise training.batch ({self.training.batch})"
+            )
+        return self
+
+
+def _check_batch(training: TrainingConfig, data: DataConfig) -> None:
+    if training.batch % data.streams:
+        raise ValueError(f"data.streams {data.streams} does not divide training.batch {training.batch}")
+
+
+# --- certification ---------------------------------------------------------------------------------------------------
+
+
+class ClassifierConfig(Part):
+    """The base classifier at one σ: one of our checkpoints, or any torch classifier."""
+
+    sigma: Sigma
+    checkpoint: str | None = None
+    """Fine-tuned run folder, checkpoint folder or weights file."""
+    function: str | None = None
+    """`package.module:function` returning a torch.nn.Module from [0, 1] pixels (N, C, H, W), float32, to logits (N, classes)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.checkpoint is None) == (self.function is None):
+            raise ValueError("give either checkpoint or function, not both and not neither")
+        return self
+
+
+class SelectionConfig(Part):
+    """Which images are certified: every k-th from `start` on, at most `count`; or the listed positions."""
+
+    start: Annotated[int, Field(ge=0)] = 0
+    every: Count = 1
+    count: Count | None = None
+    positions: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Positions in the dataset's order; excludes the other keys."""
+
+
+class CertifyConfig(Part):
+    """Certification by randomized smoothing (Cohen et al. 2019), one pass per σ, all into one ledger."""
+
+    kind: Literal["certify"] = "certify"
+    name: str
+    seed: Seed = 0
+    output: str
+    """Folder of the ledger (ledger.sqlite) and the logs (one .tsv per σ)."""
+    classifiers: Annotated[tuple[ClassifierConfig, ...], Field(min_length=1)]
+    data: str
+    """Folder of shards to certify."""
+    image_size: Count
+    """Images are resized (short side) and centre-cropped to this before noise is added."""
+    images: SelectionConfig = SelectionConfig()
+    n0: Count = 100
+    """Draws that choose the class; they never enter the estimate."""
+    n: Count = 100_000
+    """Fresh draws that estimate its probability."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    """Chance, per image, that the certificate is wrong."""
+    block: Count = 1000
+    """Draws per block: the unit of work, of retry and of storage."""
+    device_batch: Count = 400
+    """Draws per forward pass; speed and memory alone depend on it."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the network; noise is always drawn and added in float32."""
+    attention: Literal["auto", "sdpa", "xformers"] = "auto"
+
+    @model_validator(mode="after")
+    def _sigmas_differ(self) -> Self:
+        sigmas = [c.sigma for c in self.classifiers]
+        if len(set(sigmas)) < len(sigmas):
+            raise ValueError(f"one classifier per sigma; given {sigmas}")
+        return self
+
+
+class DemoConfig(Part):
+    """The whole pipeline on scikit-learn's handwritten digits; the nested recipes are completed by the demo."""
+
+    kind: Literal["demo"] = "demo"
+    name: str
+    seed: Seed = 0
+    output: str
+    image_size: Count = 32
+    held_out: Count = 360
+    """Digits kept from training."""
+    sigmas: Annotated[tuple[Sigma, ...], Field(min_length=1)] = (0.25, 0.5, 1.0)
+    pretrain: PretrainConfig
+    finetune: FinetuneConfig
+    certify: CertifyConfig
+    radii: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
+
+
+Recipe = Annotated[PretrainConfig | FinetuneConfig | CertifyConfig | DemoConfig, Field(discriminator="kind")]

@@ -1,0 +1,112 @@
+"""Files and folders that appear whole: written aside, flushed to disk, renamed. Readers never see half of one."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rrcm_dist.errors import RunFailure
+
+PARTIAL = ".partial"
+"""What the name of anything unfinished ends with; safe to delete when nothing is running."""
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yield a path aside to write to; on success it is flushed and renamed to `path`, on failure it is removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield aside
+        flush(aside)
+        os.replace(aside, path)
+        flush(path.parent)
+    except OSError as error:
+        raise disk_failure(error, path) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a folder aside to fill; on success its files are flushed and it is renamed to `path` (which must not exist)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}{PARTIAL}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        for file in sorted(aside.rglob("*")):
+            flush(file)
+        flush(aside)
+        os.rename(aside, path)
+        flush(path.parent)
+    except OSError as error:
+        raise disk_failure(error, path) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON; the file appears whole."""
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8; the file appears whole."""
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Ask the operating system to put a file or a folder's entries on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def require_free_space(folder: str | Path, needed_bytes: int, what: str) -> None:
+    """Raise `RunFailure` unless the disk of `folder` has `needed_bytes` free for `what`."""
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < needed_bytes:
+        raise RunFailure(
+            f"{what} needs {gigabytes(needed_bytes)} in {folder}, where {gigabytes(free_bytes)} are free: "
+            "make room or choose another folder"
+        )
+
+
+def disk_failure(error: OSError, path: str | Path) -> RunFailure:
+    """The error to raise when writing `path` failed, in words."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(Path(path).absolute().parent).free
+        return RunFailure(
+            f"the disk is full: {path} was not written ({gigabytes(free)} free); make room and run again"
+        )
+    return RunFailure(f"{path} was not written: {error.strerror or error}")
+
+
+def gigabytes(number_of_bytes: float) -> str:
+    """`number_of_bytes` for people: '3.2 GB', '12.0 MB', '800 bytes'."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number_of_bytes >= size:
+            return f"{number_of_bytes / size:.1f} {unit}"
+    return f"{int(number_of_bytes)} bytes"

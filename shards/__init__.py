@@ -1,0 +1,1 @@
+"""Shards: images as WebDataset tars with an index. `python -m shards --help`."""
