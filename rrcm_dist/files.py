@@ -98,9 +98,7 @@ def disk_failure(error: OSError, path: str | Path) -> RunFailure:
     """The error to raise when writing `path` failed, in words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(Path(path).absolute().parent).free
-        return RunFailure(
-            f"the disk is full: {path} was not written ({gigabytes(free)} free); make room and run again"
-        )
+        return RunFailure(f"the disk is full: {path} was not written ({gigabytes(free)} free); make room and run again")
     return RunFailure(f"{path} was not written: {error.strerror or error}")
 
 

@@ -78,5 +78,7 @@ class _Lines:
         elapsed_seconds = time.monotonic() - self._start
         rate = (self._done - self._first) / max(elapsed_seconds, 1e-9)
         eta_seconds = (self._total - self._done) / rate if rate else 0.0
-        line = f"{self._what}  {self._done}/{self._total} {self._unit}  {elapsed_seconds:.0f} s  ETA {eta_seconds:.0f} s"
+        line = (
+            f"{self._what}  {self._done}/{self._total} {self._unit}  {elapsed_seconds:.0f} s  ETA {eta_seconds:.0f} s"
+        )
         print(f"{line}  {self._note}".rstrip(), file=sys.stderr, flush=True)

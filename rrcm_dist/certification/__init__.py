@@ -1,0 +1,1 @@
+"""Randomized smoothing: noise, counts, ledger, bounds."""

@@ -1,0 +1,1 @@
+"""Recipes: their types, how they are read, what they will cost."""

@@ -17,9 +17,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class Part(BaseModel):
     """Base of every part of a recipe: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
 # --- the network -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Samples: index, order, decoding, views, loaders."""

@@ -1,0 +1,1 @@
+"""Everything that ranks say to each other."""

@@ -1,0 +1,1 @@
+"""Losses as maths on tensors."""
