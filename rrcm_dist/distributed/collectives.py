@@ -1,0 +1,66 @@
+"""The few things ranks say to each other. Without a process group, or alone in it, each is the identity.
+
+Gradient convention of the project: a rank's loss is the mean over its own rows, and the engine averages gradients over
+ranks. `sum_over_ranks` is differentiable and sums in backward, which under that convention is exact for any function of
+the whole batch; `gather_over_ranks` carries no gradient.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def ranks() -> int:
+    """Number of ranks in the process group; 1 without one."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def own_rank() -> int:
+    """This process's rank; 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def gather_over_ranks(rows: Tensor) -> Tensor:
+    """(n, …) on every rank, equal n → (n · ranks, …) in the order of ranks, detached."""
+    rows = rows.detach().contiguous()
+    if ranks() == 1:
+        return rows
+    gathered = rows.new_empty((ranks() * rows.shape[0], *rows.shape[1:]))
+    dist.all_gather_into_tensor(gathered, rows)
+    return gathered
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Sum of `tensor` over ranks; gradients are summed over ranks, too."""
+    return tensor if ranks() == 1 else _SumOverRanks.apply(tensor)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def agree(value: Any) -> Any:
+    """Rank 0's picklable `value`, on every rank."""
+    if ranks() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def wait_for_all() -> None:
+    """Return when every rank has come here."""
+    if ranks() > 1:
+        dist.barrier()

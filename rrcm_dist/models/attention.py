@@ -1,0 +1,76 @@
+"""Softmax attention over tokens: xFormers where it runs, torch's scaled_dot_product_attention elsewhere; the same numbers."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rrcm_dist.errors import InvalidInput
+
+AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q, k, v (batch, tokens, heads, head width) → the same shape."""
+
+
+def attention_function(name: str, device: torch.device) -> AttentionFunction:
+    """'auto', 'sdpa' or 'xformers' → the function; 'auto' takes xFormers where it runs on `device`."""
+    if name == "sdpa":
+        return _sdpa
+    if name not in ("auto", "xformers"):
+        raise InvalidInput(f"attention {name!r} is not known: choose auto, sdpa or xformers")
+    reason = _why_not_xformers(device.type)
+    if not reason:
+        return _xformers
+    if name == "xformers":
+        raise InvalidInput(f"attention xformers does not run here ({reason}): choose auto or sdpa")
+    return _sdpa
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2)
+
+
+def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    from xformers.ops import memory_efficient_attention
+
+    return memory_efficient_attention(q, k, v)
+
+
+@functools.cache
+def _why_not_xformers(device_type: str) -> str:
+    """Empty if a tiny call of xFormers works on the device, else why not."""
+    if device_type != "cuda":
+        return "it needs a CUDA device"
+    try:
+        probe = torch.zeros(1, 8, 1, 32, dtype=torch.bfloat16, device=device_type)
+        _xformers(probe, probe, probe)
+    except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention without q/k/v bias: (batch, tokens, width) → the same shape."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width)
+        self.attend: AttentionFunction = _sdpa
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens attend to each other within their image."""
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).unbind(2)
+        return self.proj(self.attend(q, k, v).reshape(batch, tokens, width))
+
+
+def use_attention(module: nn.Module, name: str, device: torch.device) -> None:
+    """Let every Attention within `module` use the named function."""
+    function = attention_function(name, device)
+    for part in module.modules():
+        if isinstance(part, Attention):
+            part.attend = function

@@ -1,0 +1,96 @@
+"""The network that is pre-trained (encoder and projector) and the one that is fine-tuned (encoder and linear head)."""
+
+import torch
+from torch import Tensor, nn
+
+from rrcm_dist.config.schema import EncoderConfig, NoiseConfig, ProjectorConfig
+from rrcm_dist.distributed.batch_norm import GlobalBatchNorm
+from rrcm_dist.models.encoder import Encoder
+from rrcm_dist.random_streams import Purpose, stream_key
+
+
+class Projector(nn.Sequential):
+    """Three linear layers, the first two followed by global batch norm and ReLU: (views, n, D) → (views, n, output).
+
+    Positions within the sequence are those of the released weights.
+    """
+
+    def __init__(self, width: int, config: ProjectorConfig, seed: int = 0) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "projector") & 0xFFFF_FFFF)
+            super().__init__(
+                nn.Linear(width, config.hidden, bias=False),
+                GlobalBatchNorm(config.hidden),
+                nn.ReLU(),
+                nn.Linear(config.hidden, config.hidden, bias=False),
+                GlobalBatchNorm(config.hidden),
+                nn.ReLU(),
+                nn.Linear(config.hidden, config.output, bias=False),
+            )
+
+
+class PretrainingNetwork(nn.Module):
+    """Encoder and projector; the online network and, averaged, the target network."""
+
+    def __init__(
+        self, encoder: EncoderConfig, projector: ProjectorConfig, noise: NoiseConfig, seed: int, precision: str = "fp32"
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(encoder, noise.sigma_data, seed)
+        self.projector = Projector(encoder.width, projector, seed)
+        self.precision = precision
+
+    def forward(
+        self, noisy: Tensor, t: Tensor, others: Tensor | None = None, project: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Encode views of a micro-batch; with the representations of the batch's other samples, project whole views.
+
+        Args:
+            noisy: (views, m, 3, H, W) float32, [-1, 1] pixels plus noise.
+            t: (views,) float32, each view's noise level.
+            others: (views, n - m, D) float32, representations of the local batch's other samples, or None where m = n.
+            project: number of leading views that pass the projector; their batch statistics are over the global batch.
+
+        Returns:
+            (views, n, D) representations and (project, n, output) projections, float32.
+        """
+        views, m = noisy.shape[:2]
+        with autocast(self.precision, noisy.device):
+            representations = self.encoder(noisy.flatten(0, 1), t.repeat_interleave(m)).view(views, m, -1)
+            if others is not None:
+                representations = torch.cat([representations, others], dim=1)
+            projections = self.projector(representations[:project]).float() if project else representations[:0]
+        return representations, projections
+
+
+class FinetuningNetwork(nn.Module):
+    """Encoder and one linear layer, for one σ."""
+
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        classes: int,
+        final_norm: bool,
+        noise: NoiseConfig,
+        seed: int = 0,
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(encoder, noise.sigma_data, seed)
+        self.head = nn.Linear(encoder.width, classes)
+        self.final_norm, self.precision = final_norm, precision
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "head") & 0xFFFF_FFFF)
+            nn.init.trunc_normal_(self.head.weight, std=2e-5)
+            nn.init.zeros_(self.head.bias)
+
+    def forward(self, noisy: Tensor, t: Tensor) -> Tensor:
+        """(N, 3, H, W) noisy [-1, 1] pixels conditioned on levels t (N,) → (N, classes) float32 logits."""
+        with autocast(self.precision, noisy.device):
+            logits = self.head(self.encoder(noisy, t, self.final_norm))
+        return logits.float()
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """bf16 autocast where `precision` asks for it, else none."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

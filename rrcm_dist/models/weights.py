@@ -1,0 +1,129 @@
+"""Weights in and out: the released names, our names, safetensors.
+
+Ours are `encoder.…`, `projector.…` and `head.…`; within the encoder they equal the released ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.files import whole_file
+
+RELEASED_PREFIXES = {"projection_head.": "projector.", "base_model.": "encoder.", "linear_head.": "head."}
+WRAPPER = "module."
+"""What data-parallel wrappers put before every name."""
+
+
+@dataclass(frozen=True)
+class NamedWeights:
+    """Tensors under our names, and where each came from."""
+
+    tensors: dict[str, Tensor]
+    sources: dict[str, str]
+    """our name → name in the file"""
+
+
+def from_released_names(released: Mapping[str, Tensor]) -> NamedWeights:
+    """Weights under the released names (pre-trained or fine-tuned, with or without `module.`) → under ours."""
+    tensors, sources = {}, {}
+    for name, tensor in released.items():
+        own = our_name(name)
+        if own in tensors:
+            raise InvalidInput(f"the weights name {own} twice: as {sources[own]} and as {name}")
+        tensors[own], sources[own] = tensor, name
+    return NamedWeights(tensors, sources)
+
+
+def our_name(released: str) -> str:
+    """Our name of a released parameter; a name that is ours already is returned as it is."""
+    bare = released.removeprefix(WRAPPER)
+    if bare.startswith(("encoder.", "projector.", "head.")):
+        return bare
+    bare = bare.removeprefix("base_model.").removeprefix(WRAPPER) if bare.startswith("base_model.") else bare
+    for prefix in ("projection_head.", "linear_head."):
+        if bare.startswith(prefix):
+            return RELEASED_PREFIXES[prefix] + bare.removeprefix(prefix)
+    return "encoder." + bare
+
+
+def read_weights(path: str | Path) -> NamedWeights:
+    """Read a weights file: safetensors, or a torch file (.pth, .pt, .net) of a state dict. No code in it is run.
+
+    Raises `InvalidInput` where there is no such file and `RunFailure` where it cannot be read as weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidInput(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return from_released_names(load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        raise RunFailure(f"{path} cannot be read as weights ({error}); is it damaged or of another kind?") from error
+    except Exception as error:  # torch raises pickle's own errors, whose classes are not public
+        raise RunFailure(f"{path} holds more than plain tensors and is not opened: {error}") from error
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)} if state else {}
+    if not tensors:
+        raise RunFailure(f"{path} holds no named tensors; a state dict was expected")
+    return from_released_names(tensors)
+
+
+def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors with string metadata; the file appears whole."""
+    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with whole_file(path) as aside:
+        save_file(contiguous, aside, dict(metadata))
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every key when weights met a network."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    """the network has it, the weights do not: kept as it was initialised"""
+    unused: tuple[str, ...]
+    """the weights have it, the network does not"""
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} tensors loaded"]
+        for what, names in (("kept as initialised", self.missing), ("not used", self.unused)):
+            if names:
+                lines.append(f"{len(names)} {what}: {', '.join(names)}")
+        return "; ".join(lines)
+
+
+def load_into(network: nn.Module, weights: Mapping[str, Tensor], origin: str, required: str = "") -> LoadReport:
+    """Copy weights into a network by name.
+
+    Args:
+        network: its state dict bears our names.
+        weights: under our names.
+        origin: where they are from, for messages.
+        required: names with this prefix must be there.
+
+    Raises `InvalidInput` naming every tensor of another shape and every required one that is missing; the network is
+    then left as it was.
+    """
+    own = network.state_dict()
+    wrong = [
+        f"{name}: {tuple(weights[name].shape)} there, {tuple(tensor.shape)} here"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise InvalidInput(f"{origin} is of another shape than the recipe's network: " + "; ".join(wrong))
+    missing = tuple(name for name in own if name not in weights)
+    absent = [name for name in missing if required and name.startswith(required)]
+    if absent:
+        raise InvalidInput(f"{origin} lacks {len(absent)} tensors that are needed: {', '.join(absent[:8])} …")
+    network.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
+    unused = tuple(name for name in weights if name not in own)
+    return LoadReport(tuple(name for name in own if name in weights), missing, unused)
