@@ -1,23 +1,40 @@
 """Recipes: what a run is, typed and frozen. A run is a pure function of its recipe.
 
-Five kinds share these parts: `pretrain`, `finetune`, `certify`, `demo` (which nests the first three). Every value is in the
+Four kinds share these parts: `pretrain`, `finetune`, `certify`, `demo` (which nests the others). Every value is in the
 field's units: steps count optimiser updates of one global batch; σ is on [0, 1] pixels, t on [-1, 1] pixels (t = 2σ).
 """
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Sigma = Annotated[float, Field(gt=0, description="Gaussian noise, standard deviation on [0, 1] pixels")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Strength = Annotated[float, Field(ge=0)]
+Hue = Annotated[float, Field(ge=0, le=0.5)]
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"a range goes from the smaller to the larger number; given {pair[0]} to {pair[1]}")
+    return pair
+
+
+_Positive = Annotated[float, Field(gt=0)]
+_Area = Annotated[float, Field(gt=0, le=1)]
+PositiveRange = Annotated[tuple[_Positive, _Positive], AfterValidator(_ordered)]
+AreaRange = Annotated[tuple[_Area, _Area], AfterValidator(_ordered)]
 
 
 class Part(BaseModel):
     """Base of every part of a recipe: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
@@ -97,7 +114,7 @@ class TargetConfig(Part):
 
 
 class DataConfig(Part):
-    """Where samples come from and in which order. The order depends on these and the seed alone, never on ranks or workers."""
+    """Where samples come from and in which order, which these and the seed decide, never the ranks or workers."""
 
     train: str
     """Folder of training shards (made by `python -m shards build`)."""
@@ -118,14 +135,14 @@ class DataConfig(Part):
 class PretrainingViews(Part):
     """The two MoCo-v3 views a and b; the third, plain view is resized, centre-cropped and flipped."""
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: AreaRange = (0.08, 1.0)
     """Area of the random resized crop, as shares of the image."""
     flip: Fraction = 0.5
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    jitter: tuple[Strength, Strength, Strength, Hue] = (0.4, 0.4, 0.2, 0.1)
     """Brightness, contrast, saturation, hue."""
     jitter_probability: Fraction = 0.8
     greyscale_probability: Fraction = 0.2
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma: PositiveRange = (0.1, 2.0)
     """Range of the Gaussian blur's standard deviation in pixels."""
     blur_probability: tuple[Fraction, Fraction] = (1.0, 0.1)
     """For view a and view b."""
@@ -137,9 +154,9 @@ class FinetuningViews(Part):
     """What an image goes through before the noise is added in fine-tuning."""
 
     kind: Literal["weak", "strong", "randaugment"] = "weak"
-    """weak: resize and centre crop; strong: random resized crop; randaugment: the latter followed by timm's RandAugment."""
+    """weak: resize and centre crop; strong: random resized crop; randaugment: that, then timm's RandAugment."""
     flip: Fraction = 0.5
-    crop_scale: tuple[float, float] = (0.4, 1.0)
+    crop_scale: AreaRange = (0.4, 1.0)
     """Area of the random resized crop of `strong` and `randaugment`, as shares of the image."""
     randaugment: str = "rand-m9-mstd0.5-inc1"
     """timm's description of its RandAugment."""
@@ -166,7 +183,7 @@ class OptimizerConfig(Part):
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate; never rescaled by the batch."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     warmup: Annotated[int, Field(ge=0)] = 0
     """Length of the warm-up: steps in pre-training, epochs in fine-tuning."""
     clip: Annotated[float, Field(gt=0)] | None = None
@@ -185,7 +202,7 @@ class TrainingConfig(Part):
     batch: Count
     """Global batch, over all ranks."""
     micro_batch: Count | None = None
-    """Images per rank that are encoded with a graph at a time; memory follows it, the result does not. null: all at once."""
+    """Images per rank encoded with a graph at a time; memory follows it, the result does not. null: all at once."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16 is autocast over float32 master weights."""
     attention: Literal["auto", "sdpa", "xformers"] = "auto"
@@ -201,7 +218,7 @@ class TrainingConfig(Part):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs, not both and not neither")
+            raise ValueError("give either steps or epochs and leave the other null, not both and not neither")
         return self
 
 
@@ -325,12 +342,12 @@ class ClassifierConfig(Part):
     checkpoint: str | None = None
     """Fine-tuned run folder, checkpoint folder or weights file."""
     function: str | None = None
-    """`package.module:function` returning a torch.nn.Module from [0, 1] pixels (N, C, H, W), float32, to logits (N, classes)."""
+    """`package.module:function` giving a torch.nn.Module: [0, 1] pixels (N, C, H, W), float32 → logits (N, classes)."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.checkpoint is None) == (self.function is None):
-            raise ValueError("give either checkpoint or function, not both and not neither")
+            raise ValueError("give either checkpoint or function and leave the other null, not both and not neither")
         return self
 
 
@@ -342,6 +359,15 @@ class SelectionConfig(Part):
     count: Count | None = None
     positions: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Positions in the dataset's order; excludes the other keys."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.positions is not None:
+            if (self.start, self.every, self.count) != (0, 1, None):
+                raise ValueError("positions excludes start, every and count: leave them out")
+            if not self.positions or len(set(self.positions)) < len(self.positions):
+                raise ValueError("positions must be a list of different positions, at least one")
+        return self
 
 
 class CertifyConfig(Part):
