@@ -2,23 +2,40 @@
 
 A dataset is a folder:
 
-    index.json          format, version, classes, shards (name, bytes, sha256, samples), samples, sha256 of samples.npz
+    index.json          format, version, classes, shards (name, bytes, sha256, samples), samples, sha256 of samples.npz,
+                        and what made it (built, formats, quarantined)
     samples.npz         one row a sample, shard after shard: offset, length, label, crc32, key
     shard-000000.tar …  WebDataset tars: KEY.EXT (the image, original bytes) and KEY.cls (the label, decimal)
+    quarantine.tsv      images that could not be read, where there were any: path, reason
 
 The position of a row is the sample's id: everything else in the project speaks of samples by it. Reading a sample needs
 the row and one ranged read of the shard; nothing needs the tar's own structure.
 """
 
-from dataclasses import dataclass
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.files import sha256, whole_file, write_json
 
 FORMAT = "rrcm-shards"
 VERSION = 1
 INDEX_FILE = "index.json"
 SAMPLES_FILE = "samples.npz"
+UNFINISHED_FOLDER = ".building"
+"""What a build keeps in the folder until the index is written."""
+COLUMNS = {"offset": "int64", "length": "int64", "label": "int32", "crc32": "uint32"}
+"""Columns of samples.npz beside `key` (ASCII)."""
+
+_REBUILD = "build the dataset again with --force"
+_BUILD = "`python -m shards build`"
 
 
 @dataclass(frozen=True)
@@ -56,9 +73,155 @@ class DatasetIndex:
 
 
 def load_index(folder: str | Path) -> DatasetIndex:
-    """Read and check a dataset's index.
+    """Read and check a dataset's index, and that its shards are there in full length (their bytes: `shards verify`).
 
-    Raises `InvalidInput` where the folder or its index is missing or of another version, and `RunFailure` where the index
-    is damaged or holds no sample; both say how to mend it.
+    Raises `InvalidInput` where the folder or its index is missing or of another version, and `RunFailure` where the
+    index is damaged, holds no sample, or a shard is missing or of another length; each says how to mend it.
     """
-    raise NotImplementedError
+    folder = Path(folder)
+    header = read_header(folder)
+    expected = header["samples_sha256"]
+    if not (folder / SAMPLES_FILE).is_file():
+        raise InvalidInput(f"{folder / SAMPLES_FILE} is missing: copy the whole folder, or {_REBUILD}")
+    if sha256(folder / SAMPLES_FILE) != expected:
+        raise RunFailure(
+            f"{folder / SAMPLES_FILE} is damaged (its sha256 is not the index's): copy it again, or {_REBUILD}"
+        )
+    index = read_samples(folder, header)
+    problems = contradictions(index, header["samples"]) + absent_shards(index)
+    if problems:
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise RunFailure(f"{folder}: {problems[0]}{more}: copy the folder again, or {_REBUILD}")
+    return index
+
+
+def read_header(folder: str | Path) -> dict[str, Any]:
+    """index.json as a dict whose format, version and fields have been checked; `shards` are `Shard`s.
+
+    Raises `InvalidInput` where it is missing or of another format or version, `RunFailure` where it is damaged.
+    """
+    folder = Path(folder)
+    path = folder / INDEX_FILE
+    if not path.is_file():
+        raise InvalidInput(_why_no_index(folder))
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunFailure(f"{path} is damaged ({error}): copy it again, or {_REBUILD}") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise InvalidInput(
+            f"{path} is not an index of this kind (no format {FORMAT!r}): name a folder made by {_BUILD}"
+        )
+    if header.get("version") != VERSION:
+        raise InvalidInput(f"{path} is of version {header.get('version')!r}, this program reads {VERSION}: {_REBUILD}")
+    try:
+        shards = tuple(
+            Shard(str(s["name"]), int(s["bytes"]), str(s["sha256"]), int(s["samples"])) for s in header["shards"]
+        )
+        classes = tuple(str(name) for name in header["classes"])
+        return {
+            **header,
+            "shards": shards,
+            "classes": classes,
+            "samples": int(header["samples"]),
+            "samples_sha256": str(header["samples_sha256"]),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFailure(f"{path} is damaged (bad or missing field: {error}): copy it again, or {_REBUILD}") from error
+
+
+def _why_no_index(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder} does not exist: name a folder of shards, made by {_BUILD}"
+    if not folder.is_dir():
+        return f"{folder} is not a folder: name a folder of shards, made by {_BUILD}"
+    if (folder / UNFINISHED_FOLDER).is_dir():
+        return f"{folder} is not finished: run the same {_BUILD} command again, it goes on from there"
+    return f"{folder} holds no {INDEX_FILE}: name a folder of shards, made by {_BUILD}"
+
+
+def read_samples(folder: str | Path, header: Mapping[str, Any]) -> DatasetIndex:
+    """The samples of samples.npz under a header of `read_header`, unchecked but for the presence of every column.
+
+    Raises `RunFailure` where the file cannot be read or its rows are not as many as the shards say.
+    """
+    path = Path(folder) / SAMPLES_FILE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = {name: file[name].astype(dtype) for name, dtype in COLUMNS.items()}
+            keys = file["key"].astype(str)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunFailure(f"{path} cannot be read ({error}): copy it again, or {_REBUILD}") from error
+    shards = header["shards"]
+    rows = sum(shard.samples for shard in shards)
+    if any(len(column) != rows for column in (*columns.values(), keys)):
+        raise RunFailure(
+            f"{path} holds {len(keys)} samples, the shards in {INDEX_FILE} {rows}: copy them again, or {_REBUILD}"
+        )
+    shard_of = np.repeat(np.arange(len(shards), dtype=np.int32), [shard.samples for shard in shards])
+    return DatasetIndex(
+        folder=Path(folder), classes=header["classes"], shards=shards, shard_of=shard_of, keys=keys, **columns
+    )
+
+
+def contradictions(index: DatasetIndex, samples: int) -> list[str]:
+    """What in an index cannot be, in words; empty where it is sound. `samples` is the count that index.json states."""
+    found = []
+    if len(index) == 0:
+        found.append("the dataset holds no sample")
+    if samples != len(index):
+        found.append(f"{INDEX_FILE} states {samples} samples, {SAMPLES_FILE} holds {len(index)}")
+    shard_bytes = np.array([shard.bytes for shard in index.shards], dtype=np.int64)
+    outside = (index.offset < 0) | (index.length <= 0)
+    if len(index):
+        outside |= index.offset + index.length > shard_bytes[index.shard_of]
+    wrong_label = (index.label < 0) | (index.label >= len(index.classes))
+    for rows, what in ((outside, "lies outside its shard"), (wrong_label, f"is none of {len(index.classes)} classes")):
+        for row in np.flatnonzero(rows)[:3]:
+            subject = "the label of sample" if rows is wrong_label else "sample"
+            shard = index.shards[index.shard_of[row]].name
+            found.append(f"{subject} {index.keys[row]} (row {row}, {shard}) {what}")
+    return found
+
+
+def absent_shards(index: DatasetIndex) -> list[str]:
+    """Shards that are missing or of another length than the index says, in words."""
+    found = []
+    for shard in index.shards:
+        path = index.folder / shard.name
+        if not path.is_file():
+            found.append(f"{shard.name} is missing")
+        elif path.stat().st_size != shard.bytes:
+            found.append(f"{shard.name} has {path.stat().st_size} bytes where the index says {shard.bytes}")
+    return found
+
+
+def write_index(
+    folder: str | Path,
+    classes: Sequence[str],
+    shards: Sequence[Shard],
+    columns: Mapping[str, np.ndarray],
+    about: Mapping[str, Any],
+) -> None:
+    """Write samples.npz and then index.json, whose presence makes the folder a dataset.
+
+    `columns` are those of `COLUMNS` and `key`, one row a sample, shard after shard; `about` is added to index.json as
+    it is.
+    """
+    folder = Path(folder)
+    samples_path = folder / SAMPLES_FILE
+    with whole_file(samples_path) as aside, open(aside, "wb") as file:
+        arrays = {name: np.asarray(columns[name], dtype=dtype) for name, dtype in COLUMNS.items()}
+        np.savez(file, **arrays, key=np.asarray(columns["key"], dtype=np.bytes_))  # type: ignore[arg-type]
+    write_json(
+        folder / INDEX_FILE,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "samples": len(columns["key"]),
+            "samples_sha256": sha256(samples_path),
+            "classes": list(classes),
+            **about,
+            "shards": [asdict(shard) for shard in shards],
+        },
+    )
