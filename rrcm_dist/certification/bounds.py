@@ -25,7 +25,8 @@ def clopper_pearson_lower(successes: ArrayLike, trials: ArrayLike, alpha: float)
     """One-sided lower confidence bound of a binomial proportion, Beta⁻¹(α; k, n - k + 1), never above the exact value.
 
     `successes` k and `trials` n are integers with 0 ≤ k ≤ n and n ≥ 1, of shapes that broadcast; the result is
-    float64 in [0, 1), 0 where k = 0. P[bound > p] ≤ α for every p. Raises `InvalidInput` for counts or an α that cannot be.
+    float64 in [0, 1), 0 where k = 0. P[bound > p] ≤ α for every p.
+    Raises `InvalidInput` for counts or an α that cannot be.
     """
     k, n = np.broadcast_arrays(np.asarray(successes), np.asarray(trials))
     _check_counts(k, n)

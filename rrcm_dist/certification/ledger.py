@@ -1,0 +1,186 @@
+"""The ledger's one writer: takes each block once, commits at least every second, and refuses counts of another run."""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from rrcm_dist.certification.blocks import BlockCounts, Stage, pack_counts
+from rrcm_dist.certification.ledger_file import RunIdentity, connect, create, identity_of, read_facts, spoken_errors
+from rrcm_dist.certification.plan import HeldBlocks
+from rrcm_dist.errors import InvalidInput, RunFailure
+
+COMMIT_SECONDS = 1.0
+"""Longest time between commits while blocks come in; what a kill loses of them is drawn again."""
+
+
+class Ledger:
+    """A ledger open for writing; a context manager. Other processes may read it meanwhile, none may write."""
+
+    def __init__(self, path: str | Path, identity: RunIdentity, n: int, name: str = "") -> None:
+        """Open the ledger at `path`, made if there is none.
+
+        `n` is the number of estimation draws per image, at least as many as before. Raises `InvalidInput` naming what
+        differs where the ledger is of another run, and `RunFailure` for a damaged file or one that another process
+        writes.
+        """
+        self.path = Path(path)
+        self.identity = identity
+        self._lock = _lock(self.path)
+        try:
+            if not self.path.exists():
+                create(self.path, identity, name, n)
+            self._connection = connect(self.path, write=True)
+        except BaseException:
+            self._lock.close()
+            raise
+        try:
+            self._adopt(n)
+        except BaseException:
+            self._end()
+            raise
+        self._sigmas: dict[float, int] = {}
+        self._hosts: dict[str, int] = {}
+        self._committed = time.monotonic()
+
+    def set_classifier(self, sigma: float, weights: str, source: str) -> None:
+        """State whose counts those at `sigma` are: `weights` is the SHA-256 of the classifier's weights.
+
+        Raises `InvalidInput` where the counts already there are another classifier's.
+        """
+        with spoken_errors(self.path):
+            self._connection.execute("INSERT OR IGNORE INTO sigmas (sigma, weights, source) VALUES (?, ?, ?)",
+                                     (sigma, weights, source))  # fmt: skip
+            row = self._connection.execute(
+                "SELECT id, weights, source FROM sigmas WHERE sigma = ?", (sigma,)
+            ).fetchone()
+        number, held_weights, held_source = row
+        if held_weights != weights:
+            raise InvalidInput(
+                f"{self.path} holds counts of another classifier at sigma {sigma}: weights {held_weights[:12]}… from "
+                f"{held_source}, now {weights[:12]}… from {source}; choose another output folder"
+            )
+        self._sigmas[sigma] = number
+
+    def add_images(self, images: Iterable[tuple[int, str, int]]) -> None:
+        """Enter images as (sample id, key, label); those already there stay. They need not be certified at every σ."""
+        with spoken_errors(self.path):
+            self._begin()
+            self._connection.executemany(
+                "INSERT INTO images (id, key, label) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING", images
+            )
+            self.commit()
+
+    def held(self, sigma: float, image: int) -> HeldBlocks:
+        """The blocks of an image at `sigma` that are in the ledger: (stage, number) → draws."""
+        query = "SELECT stage, number, draws FROM blocks WHERE sigma = ? AND image = ?"
+        with spoken_errors(self.path):
+            rows = self._connection.execute(query, (self._sigmas[sigma], image))
+            return {(Stage(stage), number): draws for stage, number, draws in rows}
+
+    def add(self, results: Iterable[BlockCounts]) -> None:
+        """Take counted blocks. One that is already there with as many draws is left as it is.
+
+        The image and the classifier of a block must have been entered. Commits when the last commit is a second old.
+        """
+        rows = [self._row(result) for result in results]
+        with spoken_errors(self.path):
+            self._begin()
+            self._connection.executemany(
+                "INSERT INTO blocks (sigma, image, stage, number, draws, counts, host, seconds) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET draws = excluded.draws, "
+                "counts = excluded.counts, host = excluded.host, seconds = excluded.seconds "
+                "WHERE excluded.draws > blocks.draws",
+                rows,
+            )
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Put every block taken so far where a kill cannot reach it."""
+        with spoken_errors(self.path):
+            if self._connection.in_transaction:
+                self._connection.execute("COMMIT")
+        self._committed = time.monotonic()
+
+    def close(self) -> None:
+        """Commit and let go of the file."""
+        try:
+            self.commit()
+        finally:
+            self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _adopt(self, n: int) -> None:
+        facts = read_facts(self._connection, self.path)
+        held, asked = asdict(identity_of(facts)), asdict(self.identity)
+        differences = [f"{name} {held[name]} there, {asked[name]} here" for name in held if held[name] != asked[name]]
+        if differences:
+            raise InvalidInput(
+                f"{self.path} belongs to another run: {'; '.join(differences)}. Ask for the same, or choose another "
+                "output folder"
+            )
+        if n < facts["n"]:
+            raise InvalidInput(
+                f"{self.path} was begun with n {facts['n']} draws per image, and n {n} was asked for: n may grow, "
+                "not shrink"
+            )
+        with spoken_errors(self.path):
+            self._connection.execute("UPDATE facts SET value = ? WHERE name = 'n'", (json.dumps(n),))
+
+    def _row(self, result: BlockCounts) -> tuple:
+        block = result.block
+        if len(result.counts) != self.identity.classes or int(result.counts.sum()) != block.draws:
+            raise RunFailure(
+                f"{result.host} returned {int(result.counts.sum())} draws of {len(result.counts)} classes for {block}, "
+                f"which has {block.draws} of {self.identity.classes}"
+            )
+        return (
+            self._sigmas[block.sigma], block.image, int(block.stage), block.number, block.draws,
+            pack_counts(result.counts), self._host(result.host), result.seconds,
+        )  # fmt: skip
+
+    def _host(self, name: str) -> int:
+        if name not in self._hosts:
+            with spoken_errors(self.path):
+                self._begin()
+                self._connection.execute("INSERT OR IGNORE INTO hosts (name) VALUES (?)", (name,))
+                row = self._connection.execute("SELECT id FROM hosts WHERE name = ?", (name,)).fetchone()
+            self._hosts[name] = row[0]
+        return self._hosts[name]
+
+    def _begin(self) -> None:
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    def _end(self) -> None:
+        try:
+            with spoken_errors(self.path):
+                self._connection.close()
+        finally:
+            self._lock.close()
+
+
+def _lock(path: Path) -> IO[str]:
+    """Hold `path`.lock until closed; the operating system lets go of it when a process dies, however it dies."""
+    if path.parent.exists() and not path.parent.is_dir():
+        raise InvalidInput(f"{path.parent} is a file: give a folder for the ledger")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(f"{path}.lock", "a")  # noqa: SIM115 (held until the ledger is closed)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RunFailure(f"another process is writing {path}: wait for it, or choose another output folder") from error
+    return file

@@ -1,0 +1,160 @@
+"""The file behind a ledger: its tables, what identifies a run, and opening it without ever harming what is there.
+
+Tables (SQLite, write-ahead log; `docs/certification.md` describes the columns):
+
+    facts     name → value as JSON: the run's name, n, and every field of `RunIdentity`
+    sigmas    one row a noise level: σ, SHA-256 of its classifier's weights, where that came from
+    images    one row an image: sample id, key, label
+    hosts     names of the machines that counted
+    blocks    one row a block, keyed by (σ, image, stage, number): a block is taken once
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.files import whole_file
+
+APPLICATION = 0x7252434D
+"""SQLite's application_id of a ledger: 'rRCM'."""
+SCHEMA = 1
+"""SQLite's user_version of a ledger; changes with the tables."""
+TABLES = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE sigmas (id INTEGER PRIMARY KEY, sigma REAL NOT NULL UNIQUE, weights TEXT NOT NULL, source TEXT NOT NULL);
+CREATE TABLE images (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, label INTEGER NOT NULL);
+CREATE TABLE hosts (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE blocks (
+    sigma INTEGER NOT NULL REFERENCES sigmas, image INTEGER NOT NULL REFERENCES images,
+    stage INTEGER NOT NULL, number INTEGER NOT NULL, draws INTEGER NOT NULL, counts BLOB NOT NULL,
+    host INTEGER NOT NULL REFERENCES hosts, seconds REAL NOT NULL,
+    PRIMARY KEY (sigma, image, stage, number)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What two sets of counts must share to be counts of one run."""
+
+    seed: int
+    n0: int
+    alpha: float
+    block: int
+    """Draws per block."""
+    dataset: str
+    """Identity of the images (`images.ImageSet.identity`)."""
+    classes: int
+    image_size: int
+    noise: str
+    """Kind of device that draws the noise, cpu or cuda: they draw other numbers."""
+    precision: str
+    """Of the network: fp32 or bf16."""
+
+
+def create(path: Path, identity: RunIdentity, name: str, n: int) -> None:
+    """Make an empty ledger; it appears whole."""
+    for leftover in (f"{path}-wal", f"{path}-journal"):
+        if Path(leftover).exists():
+            raise RunFailure(
+                f"{leftover} belongs to a ledger that is no longer beside it: bring {path.name} back, or move it away"
+            )
+    facts = {"name": name, "n": n, **asdict(identity)}
+    with whole_file(path) as aside, spoken_errors(path):
+        aside.unlink(missing_ok=True)
+        connection = sqlite3.connect(aside, isolation_level=None)
+        try:
+            connection.execute("PRAGMA page_size = 8192")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN; {TABLES} COMMIT;")
+            connection.execute(f"PRAGMA application_id = {APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            rows = [(fact, json.dumps(value)) for fact, value in facts.items()]
+            connection.executemany("INSERT INTO facts VALUES (?, ?)", rows)
+        finally:
+            connection.close()
+
+
+def connect(path: Path, write: bool) -> sqlite3.Connection:
+    """Open an existing ledger; raises `RunFailure` for a file that is damaged or not a ledger of this schema."""
+    if not path.is_file():
+        raise InvalidInput(f"there is no ledger at {path}")
+    with spoken_errors(path):
+        connection = _open(path, write)
+        try:
+            _check_kind(connection, path)
+            if write:
+                problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if problem != "ok":
+                    raise _damaged(path, problem)
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def read_facts(connection: sqlite3.Connection, path: Path) -> dict:
+    """The facts table as a dictionary."""
+    with spoken_errors(path):
+        return {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM facts")}
+
+
+def identity_of(facts: dict) -> RunIdentity:
+    """The run identity among the facts."""
+    return RunIdentity(**{field: facts[field] for field in RunIdentity.__dataclass_fields__})
+
+
+@contextmanager
+def spoken_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours: what is wrong with `path` and what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+            raise _damaged(path, str(error)) from error
+        if name == "SQLITE_FULL":
+            raise RunFailure(
+                f"the disk is full: {path} was not written; what it held before is safe: make room and run again"
+            ) from error
+        raise RunFailure(f"{path}: {error} ({name}); what it held before is safe") from error
+
+
+def _open(path: Path, write: bool) -> sqlite3.Connection:
+    if write:
+        return sqlite3.connect(path, isolation_level=None, timeout=60)
+    location = path.absolute().as_uri()
+    connection = sqlite3.connect(f"{location}?mode=ro", uri=True, isolation_level=None, timeout=60)
+    try:
+        connection.execute("PRAGMA user_version")
+    except sqlite3.OperationalError:
+        # A folder that cannot be written to has no place for the write-ahead log's index; without a log none is needed.
+        connection.close()
+        if Path(f"{path}-wal").exists():
+            raise
+        return sqlite3.connect(f"{location}?immutable=1", uri=True, isolation_level=None)
+    return connection
+
+
+def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION:
+        raise RunFailure(f"{path} is not a ledger of certificates; it was left as it is: choose another output folder")
+    if schema != SCHEMA:
+        raise RunFailure(
+            f"{path} is a ledger of schema {schema}, and this program reads schema {SCHEMA}; it was left as it is: use "
+            "the program that made it, or choose another output folder"
+        )
+
+
+def _damaged(path: Path, problem: str) -> RunFailure:
+    return RunFailure(
+        f"{path} is damaged ({problem}); it was left as it is: restore it from a copy, or move it away to begin anew"
+    )
