@@ -3,7 +3,7 @@
 import typer
 
 from rrcm_dist.cli.door import enter
-from shards import build_commands
+from shards import build_commands, info_command, verify_command
 
 PROGRAM = "python -m shards"
 
@@ -18,6 +18,8 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.add_typer(build_commands.app, name="build")
+    app.command("verify")(verify_command.command)
+    app.command("info")(info_command.command)
     return app
 
 
