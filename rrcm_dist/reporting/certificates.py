@@ -1,0 +1,90 @@
+"""What a report is made from: the certificates of one run at one σ, and where they came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ABSTAIN = -1
+"""The `predict` value of an image whose class the smoothed classifier does not tell (radius 0)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something to report on.
+
+    Attributes:
+        path: A log, a ledger, or a folder that holds some.
+        name: What all runs found there are called; None takes the names from the files.
+        sigma: Noise standard deviation on [0, 1] pixels of logs that do not state theirs.
+    """
+
+    path: Path
+    name: str | None = None
+    sigma: float | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where certificates came from.
+
+    Attributes:
+        path: The file they were read from.
+        kind: "log" or "ledger".
+        date: Last change of the file, ISO 8601 day.
+        settings: What is known of how they were made (n0, n, alpha, seed, bound, checkpoint), as text by name.
+        rounded: True where radii stand in the file with three significant digits at most, so some are rounded up.
+    """
+
+    path: Path
+    kind: str
+    date: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    rounded: bool = False
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """The certificates of one run at one noise level; arrays run over its N images, each image once.
+
+    Attributes:
+        name: The run's family: runs of one name differ in σ only.
+        sigma: Noise standard deviation on [0, 1] pixels.
+        image: int64 (N,), index of the image in its test set, ascending.
+        label: int64 (N,), the true class.
+        predict: int64 (N,), the smoothed classifier's class; `ABSTAIN` where it does not tell.
+        radius: float64 (N,), certified ℓ2 radius on [0, 1] pixels, ≥ 0.
+        seconds: float64 (N,), time spent on the image; NaN where not known.
+        provenance: Where they came from.
+    """
+
+    name: str
+    sigma: float
+    image: NDArray[np.int64]
+    label: NDArray[np.int64]
+    predict: NDArray[np.int64]
+    radius: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    provenance: Provenance
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """bool (N,): the smoothed classifier tells a class and it is the true one."""
+        return (self.predict == self.label) & ~self.abstained
+
+    @property
+    def abstained(self) -> NDArray[np.bool_]:
+        """bool (N,): the smoothed classifier tells no class."""
+        return self.predict == ABSTAIN
+
+    @property
+    def correct_radius(self) -> NDArray[np.float64]:
+        """float64 (N,): the radius where correct, else -1, so that `>= r` is 'certified at r' for every r ≥ 0."""
+        return np.where(self.correct, self.radius, -1.0)
+
+    @property
+    def images(self) -> int:
+        """N, the number of images."""
+        return len(self.image)

@@ -1,0 +1,117 @@
+"""The tables of the page."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from rrcm_dist.reporting.certificates import Certificates
+from rrcm_dist.reporting.figures import Look
+from rrcm_dist.reporting.measures import certified_accuracy
+from rrcm_dist.reporting.published import PublishedTable
+from rrcm_dist.reporting.summary import Envelope, Row, Summary, families
+from rrcm_dist.reporting.tables import percent, percent_interval, radius_text, seconds_text
+
+UNKNOWN = '<span class="soft">–</span>'
+
+
+def accuracy_table(summary: Summary, look: Look) -> str:
+    """All runs by family, their best of σ below them; the best value of the table at each radius is marked."""
+    columns = ["σ", "Images", "ACR", "Abstains", *(f"r = {radius_text(r)}" for r in summary.radii), "s / image"]
+    highest = {r: max(row.certified_accuracy[r].value for row in summary.rows) for r in summary.radii}
+    body = []
+    for envelope in summary.envelopes:
+        if len(summary.envelopes) > 1:
+            body.append(
+                f'<tr class="group"><th scope="rowgroup" colspan="{len(columns)}">{escape(envelope.name)}</th></tr>'
+            )
+        body += [_run_line(row, look, highest) for row in summary.rows if row.name == envelope.name]
+        if len(envelope.sigmas) > 1:
+            body.append(_envelope_line(envelope))
+    return _table(columns, body, "Certified accuracy by run and radius")
+
+
+def comparison_table(summary: Summary, look: Look) -> str:
+    """Differences of average certified radius between families, paired by image."""
+    body = []
+    for comparison in summary.comparisons:
+        gap = comparison.difference
+        interval = UNKNOWN if math.isnan(gap.low) else f"{_signed(gap.low)} to {_signed(gap.high)}"
+        body.append(
+            f'<tr><th scope="row">{_swatch(look, comparison.sigma)}{comparison.sigma:g}</th>'
+            f'<td class="wide">{escape(comparison.name)} minus {escape(comparison.other)}</td>'
+            f"<td><b>{_signed(gap.value)}</b></td><td>{interval}</td><td>{comparison.images:,}</td></tr>"
+        )
+    columns = ["σ", "", "Difference in ACR", "95 %, paired by image", "Images"]
+    return _table(columns, body, "Differences of average certified radius")
+
+
+def published_comparison(runs: Sequence[Certificates], published: PublishedTable) -> str:
+    """Our best of σ at the radii of a published table, above its rows."""
+    body = []
+    for name, members in families(runs).items():
+        best = [max((certified_accuracy(run, r) for run in members), key=lambda e: e.value) for r in published.radii]
+        cells = "".join(
+            f'<td class="heat" style="--v:{estimate.value:.3f}"><b>{percent(estimate)}</b>'
+            f"<small>{percent_interval(estimate)}</small></td>"
+            for estimate in best
+        )
+        body.append(f'<tr class="ours"><th scope="row">{escape(name)}</th><td>{UNKNOWN}</td>{cells}</tr>')
+    for method in published.methods:
+        size = f"{method.parameters_million:g} M" if method.parameters_million else UNKNOWN
+        cells = "".join(f'<td class="heat" style="--v:{value:.3f}">{100 * value:.1f}</td>' for value in method.accuracy)
+        body.append(f'<tr><th scope="row">{escape(method.name)}</th><td>{size}</td>{cells}</tr>')
+    columns = ["Method", "Parameters", *(f"r = {radius_text(r)}" for r in published.radii)]
+    return _table(columns, body, f"Published results on {published.title}")
+
+
+def provenance_table(runs: Sequence[Certificates], look: Look) -> str:
+    """Which file every run was read from, its date, and the settings that it states."""
+    body = [
+        f'<tr><th scope="row">{escape(run.name)}</th><td>{_swatch(look, run.sigma)} {run.sigma:g}</td>'
+        f'<td class="wide"><code>{escape(str(run.provenance.path))}</code></td><td>{run.provenance.kind}</td>'
+        f'<td>{run.provenance.date}</td><td class="wide">{_settings(run)}</td></tr>'
+        for run in runs
+    ]
+    return _table(["Run", "σ", "File", "Kind", "Last change", "Settings stated in it"], body, "Sources")
+
+
+def _table(columns: Sequence[str], body: Sequence[str], description: str) -> str:
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(description)}"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _run_line(row: Row, look: Look, highest: dict[float, float]) -> str:
+    acr = "" if math.isnan(row.acr.low) else f"<small>{row.acr.low:.3f}–{row.acr.high:.3f}</small>"
+    accuracies = "".join(
+        f'<td class="heat{" best" if estimate.value == highest[r] > 0 else ""}" style="--v:{estimate.value:.3f}">'
+        f"<b>{percent(estimate)}</b><small>{percent_interval(estimate)}</small></td>"
+        for r, estimate in row.certified_accuracy.items()
+    )
+    return (
+        f'<tr><th scope="row">{_swatch(look, row.sigma)}{row.sigma:g}</th><td>{row.images:,}</td>'
+        f"<td><b>{row.acr.value:.3f}</b>{acr}</td><td>{percent(row.abstain)} %</td>{accuracies}"
+        f"<td>{seconds_text(row.median_seconds)}</td></tr>"
+    )
+
+
+def _envelope_line(envelope: Envelope) -> str:
+    best = "".join(
+        f"<td>{percent(estimate)}<small>σ {sigma:g}</small></td>" for sigma, estimate in envelope.best.values()
+    )
+    return f'<tr class="envelope"><th scope="row" colspan="4">best of σ, by convention</th>{best}<td></td></tr>'
+
+
+def _settings(run: Certificates) -> str:
+    stated = (f"{escape(key)} {escape(value)}" for key, value in run.provenance.settings.items())
+    return " · ".join(stated) or UNKNOWN
+
+
+def _swatch(look: Look, sigma: float) -> str:
+    return f'<i class="swatch" style="--c:{look.colour(sigma)}"></i>'
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")

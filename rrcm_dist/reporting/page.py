@@ -1,0 +1,183 @@
+"""The report as one HTML page that loads nothing: figures first, then tables, then where the numbers come from."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from string import Template
+
+from rrcm_dist.reporting import figures
+from rrcm_dist.reporting.certificates import Certificates
+from rrcm_dist.reporting.figures import Look
+from rrcm_dist.reporting.html_tables import accuracy_table, comparison_table, provenance_table, published_comparison
+from rrcm_dist.reporting.published import PublishedTable
+from rrcm_dist.reporting.summary import Row, Summary, families
+from rrcm_dist.reporting.tables import percent, percent_interval, radius_text
+
+HERE = Path(__file__).parent
+HEADLINE_RADIUS = 0.5
+
+
+def render_page(
+    title: str,
+    runs: Sequence[Certificates],
+    summary: Summary,
+    published: PublishedTable | None,
+    notes: Sequence[str],
+) -> str:
+    """The page's HTML: self-contained, light and dark, from phone to wide screen.
+
+    Args:
+        title: Heading of the page.
+        runs: What it is about; the curves are computed from them.
+        summary: Their numbers at the chosen radii.
+        published: Results to stand beside, or None.
+        notes: What a reader must keep in mind, most important first.
+    """
+    look = Look.of(runs)
+    sections = [
+        _cards(summary),
+        _curves(runs, look),
+        _side_by_side(runs, summary, look),
+        _acr(summary, look),
+        _section("In numbers", _numbers_intro(summary), accuracy_table(summary, look)),
+        _published(runs, summary, look, published),
+        _outcomes(runs, look),
+        _section(
+            "To keep in mind", "", f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>'
+        ),
+        _section("Where it comes from", "", provenance_table(runs, look)),
+    ]
+    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(title),
+        lead=_lead(runs),
+        sections="\n".join(section for section in sections if section),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        version=_version(),
+        date=datetime.now(tz=UTC).date().isoformat(),
+    )
+
+
+def _section(heading: str, intro: str, body: str) -> str:
+    if not body:
+        return ""
+    return f"<section><h2>{heading}</h2>{f'<p>{intro}</p>' if intro else ''}{body}</section>"
+
+
+def _lead(runs: Sequence[Certificates]) -> str:
+    counts = sorted({run.images for run in runs})
+    images = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({run.sigma for run in runs}))
+    names = [escape(name) for name in families(runs)]
+    who = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    settings = _shared_settings(runs)
+    return f"{who} at σ {sigmas}, certified on {images} test images{f' ({settings})' if settings else ''}."
+
+
+def _shared_settings(runs: Sequence[Certificates]) -> str:
+    first = runs[0].provenance.settings
+    shared = (key for key in ("n0", "n", "alpha") if key in first)
+    alike = [key for key in shared if all(run.provenance.settings.get(key) == first[key] for run in runs)]
+    return ", ".join(f"{'α' if key == 'alpha' else key} = {escape(first[key])}" for key in alike)
+
+
+def _card(what: str, value: str, detail: str) -> str:
+    return (
+        f'<div class="card"><div class="what">{what}</div><div class="value">{value}</div>'
+        f'<div class="detail">{detail}</div></div>'
+    )
+
+
+def _cards(summary: Summary) -> str:
+    best = max(summary.rows, key=lambda row: row.acr.value)
+    clean = max(summary.rows, key=lambda row: row.clean_accuracy.value)
+    cards = [_card("Average certified radius", f"{best.acr.value:.3f}", _acr_detail(best, summary))]
+    if summary.comparisons:
+        widest = max(summary.comparisons, key=lambda comparison: abs(comparison.difference.value))
+        gap = widest.difference
+        interval = "" if math.isnan(gap.low) else f"<br>95 %: {gap.low:+.3f} to {gap.high:+.3f}, paired by image"
+        detail = f"{escape(widest.name)} over {escape(widest.other)}, σ {widest.sigma:g}{interval}"
+        cards.append(_card("Widest difference in it", f"{gap.value:+.3f}".replace("-", "−"), detail))
+    detail = f"{_who(clean, summary)}<br>95 %: {percent_interval(clean.clean_accuracy)}"
+    cards.append(_card("Smoothed accuracy, r = 0", f"{percent(clean.clean_accuracy)}<span> %</span>", detail))
+    radius = _headline_radius(summary)
+    if radius is not None:
+        row = max(summary.rows, key=lambda row: row.certified_accuracy[radius].value)
+        accuracy = row.certified_accuracy[radius]
+        detail = f"{_who(row, summary)}<br>95 %: {percent_interval(accuracy)}"
+        cards.append(_card(f"Certified at r = {radius_text(radius)}", f"{percent(accuracy)}<span> %</span>", detail))
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _acr_detail(best: Row, summary: Summary) -> str:
+    interval = "" if math.isnan(best.acr.low) else f"<br>95 %: {best.acr.low:.3f}–{best.acr.high:.3f}"
+    return _who(best, summary) + interval
+
+
+def _who(row: Row, summary: Summary) -> str:
+    several = len(summary.envelopes) > 1
+    return f"{escape(row.name)}, σ {row.sigma:g}" if several else f"σ {row.sigma:g}, the best of {len(summary.rows)}"
+
+
+def _headline_radius(summary: Summary) -> float | None:
+    """The radius above 0 nearest to `HEADLINE_RADIUS`, or None where only r = 0 is asked for."""
+    above = [radius for radius in summary.radii if radius > 0]
+    return min(above, key=lambda radius: abs(radius - HEADLINE_RADIUS)) if above else None
+
+
+def _curves(runs: Sequence[Certificates], look: Look) -> str:
+    intro = (
+        "The share of test images, in per cent, that the smoothed classifier gets right and provably keeps right "
+        "within every ℓ<sub>2</sub> perturbation of size r. Bands: 95 % Wilson intervals over the choice of images."
+    )
+    return _section("Certified accuracy against radius", intro, figures.all_curves(runs, look))
+
+
+def _side_by_side(runs: Sequence[Certificates], summary: Summary, look: Look) -> str:
+    body = figures.side_by_side(runs, look)
+    intro = "The same curves, one noise level at a time, on common axes."
+    if body and summary.comparisons:
+        body += comparison_table(summary, look)
+    return _section("Side by side at each σ", intro, body)
+
+
+def _acr(summary: Summary, look: Look) -> str:
+    intro = "Mean of correct × radius, with 95 % intervals (Student t over images); all on one scale that starts at 0."
+    return _section("Average certified radius", intro, figures.acr_rows(summary, look))
+
+
+def _numbers_intro(summary: Summary) -> str:
+    intro = "Certified accuracy in % with 95 % Wilson intervals."
+    if len(summary.rows) > 1:
+        intro += " The best value at each radius is underlined."
+    return intro
+
+
+def _published(runs: Sequence[Certificates], summary: Summary, look: Look, published: PublishedTable | None) -> str:
+    several = any(len(envelope.sigmas) > 1 for envelope in summary.envelopes)
+    if published is None:
+        if not several:
+            return ""
+        intro = "At every radius the highest curve of any σ: the convention by which papers draw one curve per method."
+        return _section("Best of σ", intro, figures.envelopes(runs, look, None))
+    intro = (
+        f"Each method at its own best of σ at each radius, on {escape(published.title)}. Published values: "
+        f"{escape(published.source)}. Test images and n may differ from those here."
+    )
+    body = figures.envelopes(runs, look, published) + published_comparison(runs, published)
+    return _section("Beside published results", intro, body)
+
+
+def _outcomes(runs: Sequence[Certificates], look: Look) -> str:
+    intro = "Every image of a run, by what the smoothed classifier says of it and how far the certificate reaches."
+    return _section("Where the images end up", intro, figures.outcomes(runs, look))
+
+
+def _version() -> str:
+    try:
+        return version("rrcm-dist")
+    except PackageNotFoundError:
+        return ""
