@@ -51,22 +51,21 @@ class ShardCheck:
 def verify(folder: Path, decode: bool, jobs: int) -> Verified:
     """Compare every shard with the index, byte for byte; with `decode`, decode every image as well.
 
-    Raises `InvalidInput` where there is no dataset and `RunFailure` where index.json itself cannot be read; everything else
-    is among the problems.
+    Raises `InvalidInput` where there is no dataset and `RunFailure` where index.json itself cannot be read; everything
+    else is among the problems.
     """
     header = read_header(folder)
     index, problems = _samples(folder, header)
     problems += _unlisted(folder, header["shards"])
-    checks = list(_checks(folder, header["shards"], index, decode))
+    samples = {shard.name: shard.samples for shard in header["shards"]}
+    checks = _checks(folder, header["shards"], index, decode)
     found: dict[str, list[str]] = {}
-    with progress_bar("verifying", sum(check.shard.samples for check in checks), unit="samples") as bar:
-        for name, in_shard in each(check_shard, checks, min(jobs, max(1, len(checks)))):
+    with progress_bar("verifying", sum(samples.values()), unit="samples") as bar:
+        for name, in_shard in each(check_shard, checks, min(jobs, max(1, len(samples)))):
             found[name] = in_shard
-            samples = next(check.shard.samples for check in checks if check.shard.name == name)
-            bar.advance(samples, note=f"{sum(map(len, found.values()))} problems" if any(found.values()) else "")
-    for check in checks:
-        problems += [f"{check.shard.name}: {problem}" for problem in found[check.shard.name]]
-    return Verified(sum(check.shard.samples for check in checks), len(checks), tuple(problems))
+            bar.advance(samples[name], note=f"{sum(map(len, found.values()))} problems" if any(found.values()) else "")
+    problems += [f"{name}: {problem}" for name in samples for problem in found[name]]
+    return Verified(sum(samples.values()), len(samples), tuple(problems))
 
 
 def _samples(folder: Path, header: dict[str, Any]) -> tuple[DatasetIndex | None, list[str]]:
@@ -83,9 +82,7 @@ def _samples(folder: Path, header: dict[str, Any]) -> tuple[DatasetIndex | None,
         return None, [*problems, str(error)]
     problems += contradictions(index, header["samples"])
     keys, uses = np.unique(index.keys, return_counts=True)
-    problems += [
-        f"the key {key} is used by {count} samples" for key, count in zip(keys, uses, strict=True) if count > 1
-    ]
+    problems += [f"the key {keys[i]} is used by {uses[i]} samples" for i in np.flatnonzero(uses > 1)]
     return index, problems
 
 
@@ -132,9 +129,11 @@ def _compare(data: mmap.mmap, check: ShardCheck) -> list[str]:
         problems.append(f"{size - shard.bytes} bytes too long: {size} where the index says {shard.bytes}")
     intact = hashlib.sha256(data).hexdigest() == shard.sha256
     in_samples = list(_sample_problems(data, check)) if check.rows is not None else []
-    if intact and in_samples:
-        problems.append("its sha256 is right, so the index is wrong about it:")
-    elif not intact and not problems and not in_samples:
+    if intact:
+        in_samples = [
+            f"{problem} (the shard's sha256 is right: it is the index that is wrong)" for problem in in_samples
+        ]
+    elif not problems and not in_samples:
         where = "outside of the samples' content" if check.rows is not None else "somewhere"
         problems.append(f"its bytes have changed {where} (sha256)")
     return problems + in_samples
@@ -143,23 +142,24 @@ def _compare(data: mmap.mmap, check: ShardCheck) -> list[str]:
 def _sample_problems(data: mmap.mmap, check: ShardCheck) -> Iterator[str]:
     """Walk the tar along the rows of the index; the first problem of each sample."""
     assert check.rows is not None
-    expected_offset = BLOCK
+    expected_offset: int | None = BLOCK
     for number, row in enumerate(check.rows):
         sample = f"sample {row.key} (row {check.first_row + number})"
         end = row.offset + row.length + len(padding(row.length)) + 2 * BLOCK
-        if end > len(data):
-            if len(data) < check.shard.bytes:
-                yield f"{sample} and all after it, {len(check.rows) - number} samples, are cut off"
-            else:
-                yield f"{sample}: the index places it beyond the end of the shard"
+        if end > len(data) and len(data) < check.shard.bytes:
+            yield f"{sample} and all after it, {len(check.rows) - number} samples, are cut off"
             return
-        if row.offset != expected_offset:
+        if end > len(data):
+            yield f"{sample}: the index places it beyond the end of the shard"
+            expected_offset = None
+            continue
+        if expected_offset is not None and row.offset != expected_offset:
             yield f"{sample}: the index places it at byte {row.offset}, the sample before it ends for {expected_offset}"
         problem = _sample_problem(data, row, check.decode)
         if problem:
             yield f"{sample}: {problem}"
         expected_offset = end + BLOCK
-    if expected_offset - BLOCK + len(END) < check.shard.bytes:
+    if expected_offset is not None and expected_offset - BLOCK + len(END) < check.shard.bytes:
         yield "there are bytes after the last sample that the index does not list"
 
 

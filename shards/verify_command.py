@@ -18,8 +18,8 @@ def command(
 ) -> None:
     """Compare every byte of a dataset with its index; name each problem, its shard and its sample.
 
-    Finds changed bytes, truncated, missing and unlisted shards, and an index that disagrees with them. Exit code 1 where
-    there is any problem.
+    Finds changed bytes, truncated, missing and unlisted shards, and an index that disagrees with them. Exit code 1
+    where there is any problem.
     """
     from shards.verification import verify
     from shards.workers import available_cores
@@ -31,8 +31,8 @@ def command(
         typer.echo(problem)
     if verified.problems:
         raise RunFailure(
-            f"{folder} is damaged, {len(verified.problems)} problems (above): copy what is named again from where it is "
-            "whole, or build the dataset again with --force"
+            f"{folder} is damaged, {len(verified.problems)} problems (above): copy what is named again from where it "
+            "is whole, or build the dataset again with --force"
         )
     decoded = ", every image decoded" if decode else ""
     typer.echo(
