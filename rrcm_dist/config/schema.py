@@ -127,7 +127,7 @@ class DataConfig(Part):
     workers: Annotated[int, Field(ge=0)] = 4
     """Decoding processes per rank; 0 decodes in the training process."""
     prefetch: Count = 4
-    """Batches each worker keeps ready."""
+    """Batches that the workers of a rank keep ready together."""
     max_decode_failures: Fraction = 0.001
     """Training stops when more than this share of the samples read could not be decoded."""
 

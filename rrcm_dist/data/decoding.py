@@ -1,0 +1,132 @@
+"""From a sample's bytes to uint8 RGB pixels, and from pixels to a resized crop.
+
+JPEGs go through libjpeg-turbo (simplejpeg); where every crop is to shrink far, they are decoded at 1/2, 1/4 or 1/8 of
+their size, which skips most of the work. Anything else (PNG, CMYK, EXIF-rotated, slightly damaged JPEG) goes through
+Pillow. Resizing is torch's antialiased uint8 one, the same that torchvision's transforms use on tensors.
+"""
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+RESERVE = 2
+"""A crop decoded at reduced scale is still at least this many times larger than what it is resized to, so that the
+result differs from a full decode by about one grey level (Pillow's `reducing_gap` follows the same thought)."""
+
+ORIENTATION_TAG = 274
+
+
+class DecodeError(ValueError):
+    """The bytes are no image that can be read."""
+
+
+class Box(NamedTuple):
+    """A rectangle of an upright image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class EncodedImage:
+    """An image whose size is known and whose pixels are decoded on demand; height and width are those seen upright."""
+
+    def __init__(self, data: bytes) -> None:
+        """Read the header. Raises `DecodeError` where it cannot be."""
+        self._data = data
+        self._pillow: Image.Image | None = None
+        size = _plain_jpeg_size(data)
+        if size is None:
+            self._pillow = _decode_with_pillow(data)
+            size = (self._pillow.height, self._pillow.width)
+        self.height, self.width = size
+
+    def crops(self, boxes: Sequence[Box], size: int, interpolations: Sequence[Interpolation]) -> list[Tensor]:
+        """Each box resized to uint8 (3, size, size), decoding once. Raises `DecodeError` for damaged bytes."""
+        pixels = self._pixels(self._largest_reduction(boxes, size))
+        pixels_1CHW = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        return [
+            _resized(pixels_1CHW, self._scaled(box, pixels), size, interpolation)
+            for box, interpolation in zip(boxes, interpolations, strict=True)
+        ]
+
+    def _largest_reduction(self, boxes: Sequence[Box], size: int) -> int:
+        smallest = min(min(box.height, box.width) for box in boxes)
+        return next((r for r in (8, 4, 2) if smallest >= r * RESERVE * size), 1)
+
+    def _pixels(self, reduction: int) -> np.ndarray:
+        """uint8 (height/reduction, width/reduction, 3), rounded up; Pillow's images are never reduced."""
+        if self._pillow is None:
+            try:
+                return simplejpeg.decode_jpeg(
+                    self._data,
+                    min_height=-(-self.height // reduction),
+                    min_width=-(-self.width // reduction),
+                    min_factor=reduction,
+                )
+            except ValueError:  # damaged: Pillow reads some of these, and says what is wrong with the rest
+                self._pillow = _decode_with_pillow(self._data)
+        return np.array(self._pillow)
+
+    def _scaled(self, box: Box, pixels: np.ndarray) -> Box:
+        """`box` on the decoded, possibly smaller, pixels."""
+        rows, columns = pixels.shape[0] / self.height, pixels.shape[1] / self.width
+        top, left = round(box.top * rows), round(box.left * columns)
+        bottom, right = round((box.top + box.height) * rows), round((box.left + box.width) * columns)
+        return Box(top, left, bottom - top, right - left)
+
+
+def _resized(pixels_1CHW: Tensor, box: Box, size: int, interpolation: Interpolation) -> Tensor:
+    crop = pixels_1CHW[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
+    if (box.height, box.width) == (size, size):
+        return crop[0].contiguous()
+    return interpolate(crop, size=(size, size), mode=interpolation, antialias=True)[0].contiguous()
+
+
+def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of an upright greyscale or YCbCr JPEG; None for anything else."""
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        height, width, colour_space, _ = simplejpeg.decode_jpeg_header(data)
+        if colour_space not in ("YCbCr", "Gray") or _is_rotated(data):
+            return None
+    except Exception:  # whatever a library makes of damaged bytes: Pillow has the last word
+        return None
+    return height, width
+
+
+def _is_rotated(data: bytes) -> bool:
+    if b"Exif\x00\x00" not in data[:65536]:
+        return False
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif().get(ORIENTATION_TAG, 1) != 1
+
+
+def _decode_with_pillow(data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, zlib.error and more
+        raise DecodeError(str(error)) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -1,0 +1,190 @@
+"""Parts of batches, the workers' unit of labour: what is asked for, how it is made, how parts become batches."""
+
+import logging
+import math
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rrcm_dist.data.batches import Batch, joined
+from rrcm_dist.data.decoding import DecodeError, EncodedImage
+from rrcm_dist.data.index import DatasetIndex
+from rrcm_dist.data.order import SampleOrder
+from rrcm_dist.data.reading import SampleReader
+from rrcm_dist.errors import RRCMError, RunFailure
+
+PART = 32
+"""Most samples in a part of a training batch: many workers share one batch, and little memory waits in queues."""
+REPLACEMENTS = 16
+"""Samples tried in place of one that cannot be decoded."""
+
+logger = logging.getLogger(__name__)
+Sample = TypeVar("Sample")
+
+
+class PartRequest(NamedTuple):
+    """Samples of one step that a worker makes together."""
+
+    step: int
+    first_row: int
+    """Row of the first sample within the global batch; the others follow it."""
+    sample_ids: np.ndarray
+    ends_batch: bool
+    """Whether the batch is complete with this part."""
+
+
+@dataclass(frozen=True)
+class MadePart(Generic[Batch]):
+    """What a worker made of a request."""
+
+    batch: Batch
+    failed: list[str]
+    """Keys of the samples that were replaced, each with what was wrong."""
+    ends_batch: bool
+
+
+class Labels(TypedDict):
+    """What every batch says about its samples; see `LabelledBatch`."""
+
+    labels: Tensor
+    sample_ids: Tensor
+    keys: list[str]
+    rows: Tensor
+    failures: int
+
+
+class StepRequests:
+    """The requests that make up a rank's rows of one global batch after the other."""
+
+    def __init__(self, order: SampleOrder, rank: int, world_size: int, start_step: int, steps: int) -> None:
+        """Raise `InvalidInput` where the ranks cannot share the streams."""
+        self._order, self._steps = order, range(start_step, start_step + steps)
+        self._rows = order.rank_rows(rank, world_size)
+
+    @property
+    def parts_per_batch(self) -> int:
+        """Requests for one batch of the rank."""
+        return math.ceil(len(self._rows) / PART)
+
+    def __iter__(self) -> Iterator[PartRequest]:
+        for step in self._steps:
+            ids = self._order.global_batch(step)
+            for first in self._rows[::PART]:
+                end = min(first + PART, self._rows.stop)
+                yield PartRequest(step, first, ids[first:end], ends_batch=end == self._rows.stop)
+
+
+class PartMaker(Dataset, Generic[Batch, Sample]):
+    """Makes parts on request. An error that the user can mend is returned, as raising loses its words on the way."""
+
+    def __init__(
+        self,
+        index: DatasetIndex,
+        view: Callable[..., Sample],
+        collate: Callable[[Sequence[Sample], Labels], Batch],
+        seed: int,
+        replacements: int = REPLACEMENTS,
+    ) -> None:
+        """`view` makes a sample of an image at (seed, step, row, attempt); `collate` makes a batch of samples."""
+        self._index, self._reader = index, SampleReader(index)
+        self._view, self._seed, self._replacements = view, seed, replacements
+        self._collate: Callable[[Sequence[Sample], Labels], Batch] = collate
+
+    def __getitem__(self, request: PartRequest) -> MadePart[Batch] | RRCMError:
+        """The part asked for, or the error that stopped it."""
+        try:
+            return self._make(request)
+        except RRCMError as error:
+            return error
+
+    def _make(self, request: PartRequest) -> MadePart[Batch]:
+        ids: list[int] = []
+        samples: list[Sample] = []
+        failed: list[str] = []
+        for row, sample_id in enumerate(request.sample_ids.tolist(), start=request.first_row):
+            used_id, sample = self._sample(request.step, row, sample_id, failed)
+            ids.append(used_id)
+            samples.append(sample)
+        labels = Labels(
+            labels=torch.from_numpy(self._index.label[ids].astype(np.int64)),
+            sample_ids=torch.tensor(ids),
+            keys=[str(key) for key in self._index.keys[ids]],
+            rows=torch.arange(request.first_row, request.first_row + len(ids)),
+            failures=len(failed),
+        )
+        return MadePart(self._collate(samples, labels), failed, request.ends_batch)
+
+    def _sample(self, step: int, row: int, sample_id: int, failed: list[str]) -> tuple[int, Sample]:
+        for attempt in range(self._replacements + 1):
+            candidate = (sample_id + attempt) % len(self._index)
+            try:
+                image = EncodedImage(self._reader.read(candidate))
+                return candidate, self._view(image, self._seed, step, row, attempt)
+            except DecodeError as error:
+                failed.append(f"{self._index.keys[candidate]} ({error})")
+        tried = f"nor could the {self._replacements} after it" if self._replacements else "and none may stand in for it"
+        raise RunFailure(
+            f"sample {failed[-1 - self._replacements]} cannot be decoded, {tried}: "
+            f"`python -m shards verify {self._index.folder}` lists what is damaged; build those shards again"
+        )
+
+
+def batches(
+    maker: PartMaker[Batch, Any], requests: Iterable[PartRequest], workers: int, parts_ready: int
+) -> Iterator[Batch]:
+    """The batches that `requests` add up to, in order; `workers` processes together keep `parts_ready` parts ready.
+
+    With 0 workers, parts are made in this process when they are asked for.
+    """
+    parts: list[Batch] = []
+    for made in _made(maker, requests, workers, parts_ready):
+        if isinstance(made, RRCMError):
+            raise made
+        for failed in made.failed:
+            logger.warning("replaced a sample that cannot be decoded: %s", failed)
+        parts.append(made.batch)
+        if made.ends_batch:
+            yield joined(parts)
+            parts = []
+
+
+def _made(
+    maker: PartMaker[Batch, Any], requests: Iterable[PartRequest], workers: int, parts_ready: int
+) -> Iterator[MadePart[Batch] | RRCMError]:
+    settings: dict[str, Any] = {}
+    if workers:
+        settings = {"prefetch_factor": max(2, math.ceil(parts_ready / workers)), "worker_init_fn": _start_worker}
+    loader = DataLoader(
+        maker,
+        batch_size=None,
+        sampler=requests,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        generator=torch.Generator(),  # its seed for workers would otherwise be drawn from the process-wide state
+        **settings,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RunFailure(
+            f"a loading process ended by itself ({str(error).splitlines()[0]}): most often memory or /dev/shm ran out; "
+            "lower data.workers or data.prefetch, or give the job more memory"
+        ) from error
+
+
+def _start_worker(_: int) -> None:
+    """Leave signals that ask a run to stop to the training process, which stops its workers when it is done."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _unchanged(part: Any) -> Any:
+    return part

@@ -1,0 +1,49 @@
+"""The three views of pre-training as far as workers make them: crops, flips, and parameters of the photometric part."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from rrcm_dist.config.schema import PretrainingViews
+from rrcm_dist.data.decoding import EncodedImage
+from rrcm_dist.data.photometric import draw_photometric
+from rrcm_dist.data.views import centre_square, random_resized_crop
+from rrcm_dist.random_streams import Coordinate, Purpose, numpy_generator
+
+
+@dataclass(frozen=True)
+class PretrainingSample:
+    """The views of one image: uint8 (3, size, size), and float32 (P,) for the photometric part of a and b."""
+
+    plain: Tensor
+    view_a: Tensor
+    view_b: Tensor
+    photometric_a: np.ndarray
+    photometric_b: np.ndarray
+
+
+class PretrainingView:
+    """Makes a sample's three views; a pure function of the recipe's views and the coordinates of the sample's position.
+
+    The plain view is resized bicubically as by Dhariwal & Nichol (2021), a and b bilinearly as by MoCo-v3 (Chen, Xie &
+    He 2021), whose own transforms flip last: flipping first changes nothing, as no other part knows left from right.
+    """
+
+    def __init__(self, views: PretrainingViews, size: int) -> None:
+        """`size` is the height and width of every view in pixels."""
+        self._views, self._size = views, size
+
+    def __call__(self, image: EncodedImage, *coordinates: Coordinate) -> PretrainingSample:
+        """The views of `image` at the position that the coordinates name."""
+        generator = numpy_generator(Purpose.VIEWS, *coordinates)
+        flips = generator.random(3) < self._views.flip
+        boxes = [
+            centre_square(image.height, image.width),
+            random_resized_crop(generator, image.height, image.width, self._views.crop_scale),
+            random_resized_crop(generator, image.height, image.width, self._views.crop_scale),
+        ]
+        photometric_a, photometric_b = (draw_photometric(generator, self._views, view) for view in (0, 1))
+        crops = image.crops(boxes, self._size, ["bicubic", "bilinear", "bilinear"])
+        plain, view_a, view_b = (crop.flip(2) if flip else crop for crop, flip in zip(crops, flips, strict=True))
+        return PretrainingSample(plain, view_a, view_b, photometric_a, photometric_b)
