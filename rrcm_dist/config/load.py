@@ -50,14 +50,14 @@ def dump_recipe(recipe: AnyRecipe) -> str:
 
 
 def find_recipe(path: str | Path) -> Path:
-    """The file that `path` names: itself, or one of the project's recipes; `.yaml` may be left out."""
+    """The file that `path` names: itself, a run folder's, or one of the project's; `.yaml` may be left out."""
     given = Path(path)
     candidates = [folder / name for folder in (Path(), RECIPES) for name in (given, Path(f"{given}.yaml"))]
-    for candidate in candidates:
+    for candidate in (*candidates, given / "recipe.yaml"):
         if candidate.is_file():
             return candidate
     if given.is_dir() and given.resolve() != RECIPES:
-        raise InvalidInput(f"{path} is a folder, not a recipe: give a YAML file")
+        raise InvalidInput(f"{path} is a folder without a recipe.yaml: give a YAML file or a run folder")
     names = recipe_names()
     wanted = str(given.with_suffix("") if given.suffix in (".yaml", ".yml") else given)
     near = difflib.get_close_matches(wanted.split("configs/")[-1], names, n=3, cutoff=0.5)

@@ -57,6 +57,14 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
+def _short_lists_on_one_line(dumper: yaml.SafeDumper, items: list) -> yaml.Node:
+    scalars = not any(isinstance(item, dict | list) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=scalars)
+
+
+_Dumper.add_representer(list, _short_lists_on_one_line)
+
+
 def read_yaml(text: str, where: str) -> Any:
     """The value written in `text`; `where` names it in the `InvalidInput` raised where it is not YAML."""
     try:
@@ -67,7 +75,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 def write_yaml(value: Any) -> str:
     """`value` (dictionaries, lists, scalars) as YAML in the order given; `read_yaml` gives it back."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110)
 
 
 def _explain(error: Exception) -> str:

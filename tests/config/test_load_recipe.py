@@ -130,7 +130,12 @@ def test_a_file_that_is_no_recipe_is_refused(small, text):
 def test_a_recipe_that_is_not_there_names_the_nearest_ones(tmp_path):
     assert "imagenet/pretrain-b" in refusal("imagenet/pretrain_b")
     assert "imagenet/pretrain-b" in refusal("configs/imagenet/pretrianb.yaml")
-    assert "is a folder" in refusal(tmp_path)
+    assert "is a folder without a recipe.yaml" in refusal(tmp_path)
+
+
+def test_a_run_folder_stands_for_the_recipe_in_it(small):
+    small.rename(small.with_name("recipe.yaml"))
+    assert load_recipe(small.parent).name == "small"
 
 
 def test_a_bare_name_is_found_from_anywhere(tmp_path, monkeypatch):

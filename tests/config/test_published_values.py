@@ -1,4 +1,4 @@
-"""The recipes hold the numbers of the paper, its released configurations and its authors' logs, written out here again."""
+"""The recipes hold the numbers of the paper, its released configurations and its authors' logs, written out again."""
 
 import pytest
 

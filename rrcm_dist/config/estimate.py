@@ -1,0 +1,161 @@
+"""What a recipe costs: parameters, FLOPs, memory. Formulas over the types: nothing is built, and torch is not needed.
+
+Parameters are exact. A FLOP is a multiplication or an addition of a matrix product; norms, activation functions and the
+optimiser are left out, as is usual. Memory is an estimate: allocators, kernels and communication take their own.
+"""
+
+from rrcm_dist.config.schema import CertifyConfig, EncoderConfig, FinetuneConfig, PretrainConfig, ProjectorConfig
+
+CHANNELS = 3
+EXTRA_TOKENS = 2
+"""Class and time."""
+BACKWARD = 2
+"""A backward pass in forward passes: the products for the inputs' and for the weights' gradients."""
+GRADIENT_VIEWS = 3
+"""Passes of pre-training through the online network with a gradient: views a and b, and the noisier plain view."""
+TARGET_VIEWS = 2
+DETACHED_VIEWS = 1
+"""The less noisy plain view, whose representation is only a key."""
+RESERVED_BYTES = 2e9
+"""Context, communication buffers and workspaces: a guess, the same for all."""
+
+
+def tokens(encoder: EncoderConfig) -> int:
+    """Length of the sequence: class, time, patches."""
+    return EXTRA_TOKENS + (encoder.image_size // encoder.patch) ** 2
+
+
+def encoder_parameters(encoder: EncoderConfig) -> int:
+    """Parameters of the encoder, the frozen ones included; the time token has none."""
+    width, hidden = encoder.width, int(encoder.width * encoder.mlp_ratio)
+    attention = 3 * width**2 + width**2 + width  # q, k, v without bias; output with
+    mlp = 2 * width * hidden + hidden + width
+    block = attention + mlp + 2 * 2 * width  # two norms
+    patches = CHANNELS * encoder.patch**2 * width + width
+    return patches + width + tokens(encoder) * width + encoder.depth * block + 2 * width
+
+
+def projector_parameters(width: int, projector: ProjectorConfig) -> int:
+    """Three linear layers without bias, two batch norms."""
+    hidden = projector.hidden
+    return width * hidden + 2 * hidden + hidden**2 + 2 * hidden + hidden * projector.output
+
+
+def head_parameters(width: int, classes: int) -> int:
+    """One linear layer with bias."""
+    return width * classes + classes
+
+
+def network_parameters(recipe: PretrainConfig | FinetuneConfig) -> int:
+    """Parameters of the network that is trained: encoder and projector, or encoder and head."""
+    width = recipe.encoder.width
+    if isinstance(recipe, PretrainConfig):
+        return encoder_parameters(recipe.encoder) + projector_parameters(width, recipe.projector)
+    return encoder_parameters(recipe.encoder) + head_parameters(width, recipe.classes)
+
+
+def forward_flops(encoder: EncoderConfig) -> float:
+    """FLOPs of encoding one image (35.3e9 for rRCM-B/16 at 224)."""
+    length, width = tokens(encoder), encoder.width
+    linear = (4 + 2 * encoder.mlp_ratio) * width**2 * length
+    attention = 2 * length**2 * width
+    patches = (length - EXTRA_TOKENS) * CHANNELS * encoder.patch**2 * width
+    return 2.0 * (encoder.depth * (linear + attention) + patches)
+
+
+def projector_flops(width: int, projector: ProjectorConfig) -> float:
+    """FLOPs of projecting one representation."""
+    return 2.0 * (width * projector.hidden + projector.hidden**2 + projector.hidden * projector.output)
+
+
+def step_flops(recipe: PretrainConfig | FinetuneConfig) -> float:
+    """FLOPs that one step of the method needs on its global batch, however it is cut up.
+
+    Pre-training: 12 forward passes' worth per image (three passes with gradients, one detached, two of the target), and
+    eight of the projector. Fine-tuning: every draw forward and backward.
+    """
+    forward = forward_flops(recipe.encoder)
+    if isinstance(recipe, FinetuneConfig):
+        head = 2.0 * recipe.encoder.width * recipe.classes
+        return recipe.training.batch * recipe.draws * (1 + BACKWARD) * (forward + head)
+    encodings = GRADIENT_VIEWS * (1 + BACKWARD) + DETACHED_VIEWS + TARGET_VIEWS
+    projections = 2 * (1 + BACKWARD) + TARGET_VIEWS
+    projecting = projections * projector_flops(recipe.encoder.width, recipe.projector)
+    return recipe.training.batch * (encodings * forward + projecting)
+
+
+def reencoding_flops(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> float:
+    """FLOPs that cutting a pre-training step into micro-batches adds: all but the first are encoded once more."""
+    share, micro = shares(recipe, gpus)
+    if isinstance(recipe, FinetuneConfig) or micro >= share:
+        return 0.0
+    return recipe.training.batch * (1 - micro / share) * GRADIENT_VIEWS * forward_flops(recipe.encoder)
+
+
+def shares(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> tuple[int, int]:
+    """Images of a global batch per GPU, and how many of them are encoded at a time."""
+    share = -(-recipe.training.batch // gpus)
+    return share, min(share, recipe.training.micro_batch or share)
+
+
+def total_steps(recipe: PretrainConfig | FinetuneConfig, samples: int | None) -> int | None:
+    """Steps of the run; None where it is given in epochs and the number of training images is not known."""
+    if recipe.training.steps is not None:
+        return recipe.training.steps
+    if samples is None or recipe.training.epochs is None:
+        return None
+    return recipe.training.epochs * (samples // recipe.training.batch)
+
+
+def activation_bytes(encoder: EncoderConfig, images: int, precision: str) -> float:
+    """What `images` leave for the backward pass, attention keeping no matrix of tokens by tokens.
+
+    Per token and block, in multiples of the width: two float32 inputs of norms (the residual stream), and in the
+    network's precision two outputs of norms, q, k, v, the attention's output, and the MLP's hidden values around GELU.
+    """
+    value_bytes = 2 if precision == "bf16" else 4
+    per_token = 2 * 4 + value_bytes * (2 + 3 + 1 + 2 * encoder.mlp_ratio)
+    return images * tokens(encoder) * encoder.depth * encoder.width * per_token
+
+
+def memory_bytes(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> dict[str, float]:
+    """Estimated peak memory of one GPU by use, bytes.
+
+    Weights, gradients, Adam's moments and ZeRO's own copy of the weights are float32; stage 1 shares the optimiser out
+    over the GPUs, 2 the gradients too, 3 the weights too.
+    """
+    stage, parameters = recipe.training.zero_stage, network_parameters(recipe)
+    share, micro = shares(recipe, gpus)
+    state_bytes = 4.0 * parameters
+    pixel_bytes = 4.0 * CHANNELS * recipe.encoder.image_size**2
+    views, copies = (recipe.draws, 2 + recipe.draws) if isinstance(recipe, FinetuneConfig) else (GRADIENT_VIEWS, 5)
+    uses = {
+        "weights": state_bytes / (gpus if stage == 3 else 1),
+        "gradients": state_bytes / (gpus if stage >= 2 else 1),
+        "optimiser": (2 * state_bytes if stage == 0 else 3 * state_bytes / gpus),
+        "activations": activation_bytes(recipe.encoder, micro * views, recipe.training.precision),
+        "images": share * pixel_bytes * copies,
+        "reserved": RESERVED_BYTES,
+    }
+    if isinstance(recipe, PretrainConfig):
+        hidden_values, similarities = 2 * 2 * recipe.projector.hidden, 3 * recipe.training.batch
+        uses["target network"] = state_bytes / (gpus if stage == 3 else 1)
+        uses["projector and loss"] = share * (hidden_values + similarities) * 12.0  # values, softmax, gradient
+    return uses
+
+
+def certification_draws(recipe: CertifyConfig, samples: int | None) -> int | None:
+    """Noise draws in all, each one forward pass; None where the number of images is not known."""
+    images = certified_images(recipe, samples)
+    return None if images is None else images * len(recipe.classifiers) * (recipe.n0 + recipe.n)
+
+
+def certified_images(recipe: CertifyConfig, samples: int | None) -> int | None:
+    """How many images the recipe selects of `samples`; None where that is not known."""
+    chosen = recipe.images
+    if chosen.positions is not None:
+        return len(chosen.positions)
+    if samples is None:
+        return chosen.count
+    available = len(range(chosen.start, samples, chosen.every))
+    return available if chosen.count is None else min(available, chosen.count)
