@@ -49,7 +49,7 @@ OrderOption = Annotated[
     Order | None,
     typer.Option(
         help="shuffled: every shard holds all classes, for training. sorted: the source's own order, which counts of "
-        "'every k-th image' go by. Default: shuffled for training images, sorted for test and held-out ones.",
+        "'every k-th image' go by. If not given: sorted for --split test and held-out, else shuffled.",
         show_default=False,
     ),
 ]
@@ -66,10 +66,13 @@ ResizeOption = Annotated[
     ),
 ]
 QualityOption = Annotated[
-    int | None, typer.Option(min=1, max=100, help="JPEG quality with --resize.  [default: 95]", show_default=False)
+    int | None, typer.Option(min=1, max=100, help="JPEG quality with --resize; 95 if not given.", show_default=False)
 ]
 JobsOption = Annotated[
-    int | None, typer.Option(min=1, help="Processes. The result is the same for any number.  [default: one a core]")
+    int | None,
+    typer.Option(
+        min=1, help="Processes, one a core if not given. The result is the same for any number.", show_default=False
+    ),
 ]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Remove the dataset or unfinished build at OUT and begin anew.")
@@ -90,8 +93,8 @@ def imagefolder_command(
 ) -> None:
     """Build from SOURCE/CLASS/…/IMAGE, as ImageNet is unpacked.
 
-    Images that cannot be read are listed in OUT/quarantine.tsv and left out. For a validation set choose
-    --order sorted: classes by name, images by name, as torchvision's ImageFolder has them.
+    Images that cannot be read are listed in OUT/quarantine.tsv and left out. For a validation set choose the sorted
+    order: classes by name, images by name, as torchvision's ImageFolder has them.
     """
     from shards.image_folder import image_folder
 

@@ -61,8 +61,11 @@ def opened(out: Path) -> Iterator["BuildFolder"]:
     Raises `InvalidInput` where another build is at work there.
     """
     working = out / UNFINISHED_FOLDER
-    working.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(working / "lock", os.O_CREAT | os.O_RDWR)
+    try:
+        working.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(working / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise InvalidInput(f"{out} cannot be written to: {error.strerror}: name another folder") from error
     try:
         # The lock goes with the process that holds it, so that a killed build leaves none.
         try:

@@ -11,6 +11,8 @@ from shards.source import Entry, Source, with_unique_keys
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """What an image file's name ends with, in any case; what it really is is found out when it is read."""
+SPLITS = {"train", "val", "valid", "validation", "test"}
+"""Names of folders of classes, not of classes."""
 
 
 def image_folder(folder: Path) -> Source:
@@ -56,19 +58,33 @@ def _class_folders(folder: Path) -> list[Path]:
         raise InvalidInput(f"{folder} does not exist: name a folder that holds a folder per class")
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is not a folder: name a folder that holds a folder per class")
-    found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise _unreadable(error) from error
     if not found:
         loose = sum(path.suffix.lower() in EXTENSIONS for path in folder.iterdir())
         holds = f"{loose} images but no folder" if loose else "nothing of use"
         raise InvalidInput(f"{folder} holds {holds}: it must hold a folder per class, with that class's images in it")
+    if {path.name for path in found} <= SPLITS:
+        names = " or ".join(str(path) for path in found)
+        raise InvalidInput(f"{folder} holds splits, not classes: name one of them, {names}")
     return found
+
+
+def _unreadable(error: OSError) -> InvalidInput:
+    return InvalidInput(f"{error.filename} cannot be read: {error.strerror}: mend its permissions or leave it out")
+
+
+def _raise(error: OSError) -> None:
+    raise _unreadable(error) from error
 
 
 def _files(class_folder: Path) -> Iterator[Path]:
     """Every visible file below, links followed, in torchvision's order: folders by path, then files by name."""
     walked = []
     seen: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(class_folder, followlinks=True):
+    for root, folders, files in os.walk(class_folder, onerror=_raise, followlinks=True):
         here = os.stat(root)
         if (here.st_dev, here.st_ino) in seen:  # a link back up
             folders.clear()

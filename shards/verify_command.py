@@ -13,13 +13,13 @@ def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a dataset.")],
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image as well (slower).")] = False,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes.  [default: one a core]", show_default=False)
+        int | None, typer.Option(min=1, help="Processes, one a core if not given.", show_default=False)
     ] = None,
 ) -> None:
     """Compare every byte of a dataset with its index; name each problem, its shard and its sample.
 
-    Finds changed bytes, truncated, missing and unlisted shards, and an index that disagrees with them. Exit code 1
-    where there is any problem.
+    Finds changed bytes, truncated, missing and unlisted shards, and an index that disagrees with them. The exit code is
+    1 where there is any problem.
     """
     from shards.verification import verify
     from shards.workers import available_cores

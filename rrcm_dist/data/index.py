@@ -106,6 +106,8 @@ def read_header(folder: str | Path) -> dict[str, Any]:
         raise InvalidInput(_why_no_index(folder))
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunFailure(f"{path} cannot be read: {error.strerror}: mend its permissions or its disk") from error
     except ValueError as error:
         raise RunFailure(f"{path} is damaged ({error}): copy it again, or {_REBUILD}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
