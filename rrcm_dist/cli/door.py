@@ -1,4 +1,4 @@
-"""What every door of the project does with an error: one message, no traceback for a user's mistake, a meaningful exit code."""
+"""What every door of the project does with an error: one message, no traceback for a user's mistake, an exit code."""
 
 import errno
 import sys

@@ -1,4 +1,4 @@
-"""Softmax attention over tokens: xFormers where it runs, torch's scaled_dot_product_attention elsewhere; the same numbers."""
+"""Softmax attention over tokens: xFormers where it runs, torch's own elsewhere; the same numbers."""
 
 import functools
 from collections.abc import Callable

@@ -70,8 +70,8 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Noisy images at a noise level → representation.
 
-    The tokens are [class, time, patches]. The representation is the class token after the last block, by default through
-    the final LayerNorm.
+    The tokens are [class, time, patches]. The representation is the class token after the last block, by default
+    through the final LayerNorm.
     """
 
     def __init__(self, config: EncoderConfig, sigma_data: float, seed: int = 0) -> None:

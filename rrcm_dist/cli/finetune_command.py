@@ -1,0 +1,44 @@
+"""`rrcm finetune`."""
+
+import typer
+
+from rrcm_dist.cli.options import (
+    DeviceOption,
+    DryRunOption,
+    GpuKindOption,
+    GpusOption,
+    OverridesArgument,
+    RecipeArgument,
+    ResumeOption,
+)
+from rrcm_dist.config.schema import FinetuneConfig
+
+
+def command(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    dry_run: DryRunOption = False,
+    resume: ResumeOption = "auto",
+    device: DeviceOption = "auto",
+    gpus: GpusOption = 8,
+    gpu: GpuKindOption = "A800",
+) -> None:
+    """Fine-tune an encoder and a linear head for one noise level σ.
+
+    One process: rrcm finetune imagenet/finetune-b-sigma0.5 start_from=RUN data.train=SHARDS output=RUN2
+    Several GPUs: torchrun --nproc-per-node 8 -m rrcm_dist.cli.main finetune imagenet/finetune-b-sigma0.5 …
+
+    start_from is a pre-training run, one of its checkpoints, or a weights file; null trains from scratch.
+    """
+    from rrcm_dist.config.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or (), kind="finetune")
+    assert isinstance(loaded, FinetuneConfig)
+    if dry_run:
+        from rrcm_dist.config.describe import describe
+
+        typer.echo(describe(loaded, gpus, gpu))
+        return
+    from rrcm_dist.cli.training import run_training
+
+    run_training(loaded, device, resume)

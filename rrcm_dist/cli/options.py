@@ -1,0 +1,24 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="Recipe: a YAML file, or a name such as imagenet/pretrain-b.", show_default=False)
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]…", help="Change keys of the recipe, e.g. training.batch=512.", show_default=False
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved recipe, sizes and costs, and stop.", show_default=False)
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+GpusOption = Annotated[int, typer.Option("--gpus", min=1, help="With --dry-run: how many GPUs to reckon with.")]
+GpuKindOption = Annotated[str, typer.Option("--gpu", help="With --dry-run: which GPUs to reckon with.")]
+ResumeOption = Annotated[
+    str, typer.Option("--resume", help="auto: go on from the newest good checkpoint; never: refuse a used folder.")
+]

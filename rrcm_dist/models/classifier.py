@@ -1,0 +1,53 @@
+"""A fine-tuned checkpoint as a plain torch classifier of noisy [0, 1] pixels."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rrcm_dist.config.schema import FinetuneConfig
+from rrcm_dist.errors import InvalidInput
+from rrcm_dist.models.attention import use_attention
+from rrcm_dist.models.checkpoint_files import own_metadata, weights_file
+from rrcm_dist.models.rrcm import FinetuningNetwork
+from rrcm_dist.models.weights import load_into, read_weights
+from rrcm_dist.noise import conditioning_level
+
+
+class NoisyPixelClassifier(nn.Module):
+    """[0, 1] pixels with noise σ added, (N, 3, H, W) float32 → (N, classes) float32 logits.
+
+    Maps pixels to [-1, 1], so that the noise becomes t = 2σ, and conditions on the grid point nearest to t.
+    """
+
+    def __init__(self, network: FinetuningNetwork, level: float) -> None:
+        super().__init__()
+        self.network, self._level = network, level
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """Logits of noisy images."""
+        t = torch.full((len(noisy),), self._level, device=noisy.device)
+        return self.network(noisy.float() * 2 - 1, t)
+
+
+def load_classifier(
+    path: str | Path, sigma: float, attention: str = "auto", device: torch.device | None = None
+) -> NoisyPixelClassifier:
+    """The base classifier for σ in a fine-tuned run folder, checkpoint folder or weights file of ours, on `device`.
+
+    Raises `InvalidInput` where there is none, where it is not fine-tuned, or was fine-tuned for another σ.
+    """
+    file = weights_file(path, "model")
+    metadata = own_metadata(file)
+    if metadata is None or not isinstance(metadata.recipe, FinetuneConfig):
+        raise InvalidInput(
+            f"{file} is not a fine-tuned checkpoint of ours: fine-tune first, or `rrcm import` released weights"
+        )
+    recipe = metadata.recipe
+    if recipe.sigma != sigma:
+        raise InvalidInput(f"{file} was fine-tuned for sigma {recipe.sigma:g}, not {sigma:g}")
+    network = FinetuningNetwork(recipe.encoder, recipe.classes, recipe.final_norm, recipe.noise)
+    load_into(network, read_weights(file).tensors, str(file), required="")
+    device = device or torch.device("cpu")
+    use_attention(network, attention, device)
+    return NoisyPixelClassifier(network, conditioning_level(recipe.noise, sigma)).to(device).eval()

@@ -1,0 +1,85 @@
+"""Weighted k-nearest-neighbour accuracy of the representation (Wu et al. 2018), clean and under noise."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rrcm_dist.config.schema import PretrainConfig
+from rrcm_dist.data.index import DatasetIndex, load_index
+from rrcm_dist.distributed.world import World
+from rrcm_dist.models.rrcm import autocast
+from rrcm_dist.noise import conditioning_level
+from rrcm_dist.training.evaluation import HeldOutImages, Outputs
+
+QUERIES_AT_A_TIME = 1024
+
+
+def knn_predictions(
+    queries: Tensor, bank: Tensor, bank_labels: Tensor, classes: int, neighbours: int, temperature: float
+) -> Tensor:
+    """Classes by the vote of the nearest neighbours, each weighing exp(cosine / τ).
+
+    Args:
+        queries: (Q, D) float. bank: (B, D) float. bank_labels: (B,) int64 in [0, classes).
+        classes: number of classes.
+        neighbours: k, at most B are used.
+        temperature: τ > 0.
+
+    Returns:
+        (Q,) int64 predicted classes.
+    """
+    unit_bank = F.normalize(bank.float(), dim=1)
+    predictions = []
+    for chunk in F.normalize(queries.float(), dim=1).split(QUERIES_AT_A_TIME):
+        similarity, nearest = (chunk @ unit_bank.T).topk(min(neighbours, len(bank)), dim=1)
+        votes = torch.zeros(len(chunk), classes, device=chunk.device)
+        votes.scatter_add_(1, bank_labels[nearest], (similarity / temperature).exp())
+        predictions.append(votes.argmax(dim=1))
+    return torch.cat(predictions)
+
+
+class KnnEvaluation:
+    """Bank: clean training images. Queries: held-out images, clean and at each σ. Images are read on first use."""
+
+    def __init__(self, recipe: PretrainConfig, train: DatasetIndex, world: World) -> None:
+        self._recipe, self._train, self._world = recipe, train, world
+        self._held_out = load_index(recipe.data.held_out) if recipe.data.held_out else None
+        self._images: tuple[HeldOutImages, HeldOutImages] | None = None
+
+    @torch.no_grad()
+    def run(self, network: nn.Module) -> dict[str, float]:
+        """Accuracy by 'knn_sigma_…'; empty where the recipe names no held-out data. Every rank must call it."""
+        if self._held_out is None:
+            return {}
+        bank, queries = self._load(self._held_out)
+        config = self._recipe.knn
+        bank_representations = bank.outputs(self._represent(network, 0.0), 0.0)
+        results = {}
+        for sigma in config.sigmas:
+            representations = queries.outputs(self._represent(network, sigma), sigma)
+            predicted = knn_predictions(
+                representations, bank_representations, bank.labels,
+                len(self._train.classes), config.neighbours, config.temperature,
+            )  # fmt: skip
+            results[f"knn_sigma_{sigma:g}"] = (predicted == queries.labels).float().mean().item()
+        return results
+
+    def _represent(self, network: nn.Module, sigma: float) -> Outputs:
+        """Representations conditioned on σ's level of the final grid."""
+        level = conditioning_level(self._recipe.noise, sigma)
+
+        def compute(noisy: Tensor) -> Tensor:
+            t = torch.full((len(noisy),), level, device=noisy.device)
+            with autocast(self._recipe.training.precision, noisy.device):
+                return network.encoder(noisy, t)  # type: ignore[operator]
+
+        return compute
+
+    def _load(self, held_out: DatasetIndex) -> tuple[HeldOutImages, HeldOutImages]:
+        if self._images is None:
+            recipe, size = self._recipe, self._recipe.encoder.image_size
+            self._images = (
+                HeldOutImages(self._train, recipe.knn.bank, size, recipe.seed, self._world),
+                HeldOutImages(held_out, recipe.knn.queries, size, recipe.seed, self._world),
+            )
+        return self._images

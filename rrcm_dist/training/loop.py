@@ -1,0 +1,147 @@
+"""The loop: resume, step, look up now and then, keep checkpoints. What a step is, a task says."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.data.batches import DecodeFailures
+from rrcm_dist.distributed.collectives import agree, wait_for_all
+from rrcm_dist.distributed.world import World
+from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.progress import progress_bar
+from rrcm_dist.schedules import learning_rate
+from rrcm_dist.training.checkpoints import Progress, find_checkpoint, require_same_layout, save_checkpoint
+from rrcm_dist.training.engine import Engine
+from rrcm_dist.training.guard import Guard
+from rrcm_dist.training.metrics import Metrics
+from rrcm_dist.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """What is trained: pre-training or fine-tuning."""
+
+    recipe: PretrainConfig | FinetuneConfig
+    engine: Engine
+    total_steps: int
+    warmup_steps: int
+    evaluate_every: int
+
+    def batches(self, start_step: int) -> Iterator[Any]:
+        """This rank's batches from a step on, to the last."""
+
+    def backward(self, batch: Any, step: int) -> dict[str, Tensor]:
+        """Leave the step's gradients in the engine; returns scalar loss parts, one of them named 'loss'."""
+
+    def after_update(self, step: int) -> None:
+        """Called when the parameters have moved."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Accuracies by name; every rank calls it."""
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """What a checkpoint keeps for other uses than resuming, by file stem; every rank calls it."""
+
+    def load(self, checkpoint: Path) -> None:
+        """Take up what `weights` wrote and the engine's state does not hold."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended."""
+
+    checkpoint: Path
+    step: int
+    interrupted: bool = False
+
+
+def train(task: Task, world: World, resume: bool = True) -> Outcome:
+    """Train `task` to its last step, from its newest checkpoint on.
+
+    Raises `InvalidInput` where the output folder holds another run, or any run and `resume` is False; `RunFailure` for
+    a non-finite loss, too many undecodable samples, or a disk that is full. Checkpoints stay good in every case.
+    """
+    folder = RunFolder(task.recipe)
+    folder.check()
+    start = _restore(task, folder, world, resume)
+    if start.finished:
+        log.info("%s is finished (step %d)", folder.path, start.step)
+        return Outcome(folder.checkpoints / f"step-{start.step:09d}", start.step)
+    if world.is_main:
+        folder.open(start.step, world.size)
+    metrics = Metrics(task.recipe, folder, world)
+    try:
+        return _run(task, world, folder, metrics, start.step)
+    finally:
+        metrics.close()
+
+
+def _run(task: Task, world: World, folder: RunFolder, metrics: Metrics, step: int) -> Outcome:
+    settings = task.recipe.training
+    guard = Guard(world, folder.path)
+    failures = DecodeFailures(task.recipe.data.max_decode_failures)
+    title = f"{task.recipe.kind} {task.recipe.name}"
+    with guard.signals(), progress_bar(title, task.total_steps, step, "steps", world.is_main) as bar:
+        for batch in task.batches(step):
+            failures.update(batch)
+            parts = task.backward(batch, step)
+            asked_to_stop = guard.watch(step, parts["loss"], batch.keys)
+            lr = _update(task, step)
+            task.after_update(step)
+            metrics.add(parts)
+            step += 1
+            last = step == task.total_steps
+            note = ""
+            if last or step % settings.log_every == 0:
+                note = metrics.log_steps(step, lr=lr, gradient_norm=task.engine.gradient_norm())
+            bar.advance(1, note)
+            if last or step % task.evaluate_every == 0:
+                metrics.log_evaluation(step, task.evaluate())
+            if last or asked_to_stop or step % settings.checkpoint_every == 0:
+                guard.settle()
+                checkpoint = _save(task, world, folder, step)
+            if asked_to_stop:
+                return Outcome(checkpoint, step, interrupted=True)
+    if step != task.total_steps:
+        raise RunFailure(f"the loader ended at step {step} of {task.total_steps}")
+    return Outcome(checkpoint, step)
+
+
+def _update(task: Task, step: int) -> float:
+    optimizer = task.recipe.optimizer
+    lr = learning_rate(step, optimizer.lr, task.warmup_steps, task.total_steps)
+    task.engine.update(lr, optimizer.clip if step >= task.warmup_steps else None)
+    return lr
+
+
+def _save(task: Task, world: World, folder: RunFolder, step: int) -> Path:
+    settings = task.recipe.training
+    progress = Progress(step, step * settings.batch, world.size, settings.zero_stage, step == task.total_steps)
+    weights = task.weights()
+    return save_checkpoint(
+        folder.checkpoints, task.engine, weights, task.recipe, progress, settings.keep_checkpoints, world
+    )
+
+
+def _restore(task: Task, folder: RunFolder, world: World, resume: bool) -> Progress:
+    """Load the newest good checkpoint into the task; returns where to go on."""
+    found = find_checkpoint(folder.checkpoints)
+    if found is None:
+        return Progress(0, 0, world.size, task.recipe.training.zero_stage)
+    if not resume:
+        raise InvalidInput(f"{folder.path} holds checkpoints: resume, or give another output")
+    checkpoint, progress = found
+    if not progress.finished:
+        require_same_layout(progress, world.size, task.recipe.training.zero_stage, checkpoint)
+        task.engine.load_state(checkpoint)
+        task.load(checkpoint)
+        if world.is_main:
+            log.info("resuming from %s", checkpoint)
+        wait_for_all()
+    return agree(progress)

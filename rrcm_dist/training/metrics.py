@@ -1,0 +1,93 @@
+"""What a run tells: a line of metrics.jsonl, Weights & Biases, and the note beside the progress bar."""
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.distributed.collectives import ranks, sum_over_ranks
+from rrcm_dist.distributed.world import World
+from rrcm_dist.errors import InvalidInput
+from rrcm_dist.training.run_folder import RunFolder
+
+
+class Metrics:
+    """Sums of loss parts, kept on the device and reduced over ranks only when they are logged."""
+
+    def __init__(self, recipe: PretrainConfig | FinetuneConfig, folder: RunFolder, world: World) -> None:
+        self._folder, self._world, self._batch = folder, world, recipe.training.batch
+        self._tracker = _start_tracker(recipe, folder) if world.is_main else None
+        self._sums: dict[str, Tensor] = {}
+        self._steps, self._since = 0, time.monotonic()
+
+    def add(self, parts: Mapping[str, Tensor]) -> None:
+        """Loss parts of one step: scalars, means over the rank's rows."""
+        for name, value in parts.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._steps += 1
+
+    def log_steps(self, step: int, **more: float | int | None) -> str:
+        """Log the means since the last call; every rank must call it. Returns a note for the progress bar."""
+        names = sorted(self._sums)
+        sums = sum_over_ranks(torch.stack([self._sums[name] for name in names])) / (ranks() * self._steps)
+        means = dict(zip(names, sums.tolist(), strict=True))
+        now = time.monotonic()
+        images_per_second = self._steps * self._batch / max(now - self._since, 1e-9)
+        self._sums, self._steps, self._since = {}, 0, now
+        present = {name: value for name, value in more.items() if value is not None}
+        self._write(step, {**means, "images_per_second": round(images_per_second, 1), **present})
+        return "  ".join(
+            [*(f"{name} {value:.3f}" for name, value in means.items()), f"{images_per_second:.0f} images/s"]
+        )
+
+    def log_evaluation(self, step: int, results: Mapping[str, float]) -> None:
+        """Log results of an evaluation; its time does not count in the next images/s."""
+        self._write(step, dict(results))
+        self._since = time.monotonic()
+
+    def close(self) -> None:
+        """Finish tracking."""
+        if self._tracker is not None:
+            self._tracker.finish()
+
+    def _write(self, step: int, values: dict[str, Any]) -> None:
+        if not self._world.is_main:
+            return
+        values = {"step": step, "samples_seen": step * self._batch, **values}
+        self._folder.log(values)
+        if self._tracker is not None:
+            self._tracker.log(values, step=step)
+
+
+def _start_tracker(recipe: PretrainConfig | FinetuneConfig, folder: RunFolder) -> Any:
+    """A Weights & Biases run, or None where it is off."""
+    if recipe.tracking.wandb == "off":
+        return None
+    try:
+        import wandb
+    except ImportError as error:
+        raise InvalidInput(
+            "tracking.wandb needs the package wandb: pip install 'rrcm-dist[tracking]', or set tracking.wandb=off"
+        ) from error
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return wandb.init(
+        project=recipe.tracking.project,
+        entity=recipe.tracking.entity,
+        name=recipe.name,
+        dir=str(folder.path),
+        mode=recipe.tracking.wandb,
+        config=recipe.model_dump(),
+        id=_tracker_id(folder),
+        resume="allow",
+    )
+
+
+def _tracker_id(folder: RunFolder) -> str:
+    """The same id for every start of a run, so that its curves continue."""
+    return hashlib.blake2b(str(folder.path.resolve()).encode(), digest_size=8).hexdigest()

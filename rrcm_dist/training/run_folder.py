@@ -1,0 +1,137 @@
+"""A run's folder explains itself:
+
+recipe.yaml            the resolved recipe
+environment.json       versions, git commit, command, ranks: one entry for each time the run was started
+metrics.jsonl          one JSON object a line: step, samples_seen, and the metrics
+checkpoints/
+    latest             name of the newest checkpoint
+    step-000005000/    see checkpoints.py
+wandb/                 where Weights & Biases is on
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rrcm_dist.config.load import dump_recipe
+from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.files import write_json, write_text
+
+PACKAGES = ("rrcm-dist", "torch", "torchvision", "timm", "deepspeed", "numpy", "xformers", "webdataset")
+
+FREE_KEYS = (
+    "name", "output", "data.workers", "data.prefetch", "data.max_decode_failures", "training.micro_batch",
+    "training.attention", "training.zero_stage", "training.checkpoint_every", "training.keep_checkpoints",
+    "training.log_every", "knn.", "evaluation.", "tracking.",
+)  # fmt: skip
+"""What may change between a run and its resumption: it does not change which run it is."""
+
+
+class RunFolder:
+    """The folder of one training run, on the rank that writes."""
+
+    def __init__(self, recipe: PretrainConfig | FinetuneConfig) -> None:
+        self.path = Path(recipe.output)
+        self.checkpoints = self.path / "checkpoints"
+        self._metrics = self.path / "metrics.jsonl"
+        self._recipe = recipe
+
+    def check(self) -> None:
+        """Raise `InvalidInput` if the folder holds another run, naming the keys in which they differ."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InvalidInput(f"output {self.path} is a file; name a folder")
+        stored = self.path / "recipe.yaml"
+        if not stored.exists():
+            return
+        before, now = (_flat(yaml.safe_load(text)) for text in (stored.read_text(), dump_recipe(self._recipe)))
+        changed = [
+            f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not key.startswith(FREE_KEYS)
+        ]
+        if changed:
+            raise InvalidInput(
+                f"{self.path} holds a run of another recipe ({'; '.join(changed)}): "
+                "give another output, or the recipe that it was started with"
+            )
+
+    def open(self, start_step: int, ranks: int) -> None:
+        """Write the recipe and what this start runs on; forget metrics of steps that will be done again."""
+        write_text(self.path / "recipe.yaml", dump_recipe(self._recipe))
+        file = self.path / "environment.json"
+        starts = json.loads(file.read_text()) if file.exists() else []
+        write_json(file, [*starts, {"start_step": start_step, "ranks": ranks, **_environment()}])
+        if self._metrics.exists():
+            lines = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= start_step]
+            write_text(self._metrics, "".join(line + "\n" for line in lines))
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+
+def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(nested, dict):
+        return {prefix: nested}
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")  # a line cut short by a crash
+
+
+def _environment() -> dict[str, Any]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "git_commit": _git_commit(),
+        "process": os.getpid(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree this package is imported from, with '+changes' where it was edited."""
+    here = Path(__file__).resolve().parent
+    try:
+        asked = {"cwd": here, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **asked).stdout.strip()  # type: ignore[call-overload]
+        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], **asked).stdout.strip()  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def require_run(path: str | Path) -> Path:
+    """The checkpoints folder of a run folder; `InvalidInput` if there is none."""
+    checkpoints = Path(path) / "checkpoints"
+    if not checkpoints.is_dir():
+        raise InvalidInput(f"{path} is no run folder: it has no checkpoints/")
+    if not any(checkpoints.glob("step-*")):
+        raise RunFailure(f"{path} has no finished checkpoint yet")
+    return checkpoints
