@@ -1,0 +1,93 @@
+"""Where a base classifier comes from: one of our checkpoints, or any function that returns a torch module."""
+
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rrcm_dist.config.schema import ClassifierConfig
+from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
+
+
+def build_classifier(config: ClassifierConfig, attention: str) -> nn.Module:
+    """The classifier of `config`, on CPU: float32 (N, C, H, W), [0, 1] pixels plus noise, to logits (N, classes)."""
+    if config.function is not None:
+        return call_function(config.function, config.sigma)
+    from rrcm_dist.models.classifier import load_classifier  # only where one of ours is certified
+
+    assert config.checkpoint is not None, "the recipe's type gives one of the two"
+    return load_classifier(config.checkpoint, config.sigma, attention)
+
+
+def source_of(config: ClassifierConfig) -> str:
+    """Where the classifier comes from, for people."""
+    return config.function or str(config.checkpoint)
+
+
+def call_function(name: str, sigma: float) -> nn.Module:
+    """What `package.module:function` returns; it is given `sigma=σ` if it has a parameter of that name.
+
+    The current directory can be imported from. Raises `InvalidInput` where there is no such module or function, or
+    where it returns something else than a torch.nn.Module, and `RunFailure` where it fails.
+    """
+    function = _find(name)
+    try:
+        takes_sigma = "sigma" in inspect.signature(function).parameters
+        module = function(sigma=sigma) if takes_sigma else function()
+    except RRCMError:
+        raise
+    except Exception as error:
+        raise RunFailure(f"{name} failed: {type(error).__name__}: {error}{_place(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise InvalidInput(f"{name} returned {type(module).__name__}; it must return a torch.nn.Module")
+    return module
+
+
+def weights_hash(classifier: nn.Module) -> str:
+    """Hexadecimal SHA-256 over the state dict: every entry's name, type, shape and bytes, in order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(classifier.state_dict().items()):
+        if isinstance(value, Tensor):
+            tensor = value.detach().cpu().contiguous()
+            digest.update(f"{name}\x00{tensor.dtype}\x00{tuple(tensor.shape)}\x00".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        else:
+            digest.update(f"{name}\x00{value!r}\x00".encode())
+    return digest.hexdigest()
+
+
+def _find(name: str) -> Callable[..., Any]:
+    module_name, colon, function_name = name.partition(":")
+    if not colon or not module_name or not function_name.isidentifier():
+        raise InvalidInput(f"{name!r} names no function: write package.module:function")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise InvalidInput(
+                f"there is no module {error.name} (of {name}), neither installed nor in {os.getcwd()}"
+            ) from error
+        raise InvalidInput(f"{module_name} needs the module {error.name}, which is not installed") from error
+    except Exception as error:
+        raise RunFailure(f"importing {module_name} failed: {type(error).__name__}: {error}{_place(error)}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        offered = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+        raise InvalidInput(f"{module_name} has no function {function_name}; it has {', '.join(offered) or 'none'}")
+    return function
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of the traceback: where in the user's code to look."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace is not None else ""
