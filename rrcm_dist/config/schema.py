@@ -75,16 +75,22 @@ class ProjectorConfig(Part):
     """The three-layer projector on the representation; batch norm is over the global batch."""
 
     hidden: Count
+    """Width of both hidden layers."""
     output: Count = 256
+    """Width of the projection."""
 
 
 class NoiseConfig(Part):
     """The EDM noise grid (Karras et al. 2022) on [-1, 1] pixels, and how its number of levels grows."""
 
     t_min: Annotated[float, Field(gt=0)] = 0.002
+    """Least noise level; the contrastive loss is at it."""
     t_max: Annotated[float, Field(gt=0)] = 80.0
+    """Greatest noise level."""
     rho: Annotated[float, Field(gt=0)] = 7.0
+    """ρ, how densely the grid lies at low noise."""
     sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    """σ_data of the input scaling 1/sqrt(t² + σ_data²)."""
     levels_start: Count = 20
     """s0: intervals of the grid at the start of pre-training."""
     levels_end: Count = 80
@@ -105,7 +111,9 @@ class TargetConfig(Part):
     schedule: Literal["sigmoid", "constant"] = "sigmoid"
     """Rate from `start` to `end` by a sigmoid of the step, or `start` throughout."""
     start: Fraction = 0.99
+    """Rate at the first step."""
     end: Fraction = 0.9999
+    """Rate at the last step; without effect where the rate is constant."""
     sharpness: Annotated[float, Field(gt=0)] = 10.0
     """A of the sigmoid: 10 on ImageNet, 15 on CIFAR-10."""
 
@@ -138,10 +146,13 @@ class PretrainingViews(Part):
     crop_scale: AreaRange = (0.08, 1.0)
     """Area of the random resized crop, as shares of the image."""
     flip: Fraction = 0.5
+    """Chance of a horizontal flip, for each of the three views on its own."""
     jitter: tuple[Strength, Strength, Strength, Hue] = (0.4, 0.4, 0.2, 0.1)
     """Brightness, contrast, saturation, hue."""
     jitter_probability: Fraction = 0.8
+    """Chance of the colour jitter."""
     greyscale_probability: Fraction = 0.2
+    """Chance of losing the colours."""
     blur_sigma: PositiveRange = (0.1, 2.0)
     """Range of the Gaussian blur's standard deviation in pixels."""
     blur_probability: tuple[Fraction, Fraction] = (1.0, 0.1)
@@ -156,6 +167,7 @@ class FinetuningViews(Part):
     kind: Literal["weak", "strong", "randaugment"] = "weak"
     """weak: resize and centre crop; strong: random resized crop; randaugment: that, then timm's RandAugment."""
     flip: Fraction = 0.5
+    """Chance of a horizontal flip."""
     crop_scale: AreaRange = (0.4, 1.0)
     """Area of the random resized crop of `strong` and `randaugment`, as shares of the image."""
     randaugment: str = "rand-m9-mstd0.5-inc1"
@@ -172,6 +184,7 @@ class MixingConfig(Part):
     switch_probability: Fraction = 0.5
     """Chance of CutMix where both are on."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the label that is spread evenly over all classes."""
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -183,7 +196,9 @@ class OptimizerConfig(Part):
     lr: Annotated[float, Field(gt=0)]
     """Peak learning rate; never rescaled by the batch."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    """Decay of the averages of the gradient and of its square."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Length of the warm-up: steps in pre-training, epochs in fine-tuning."""
     clip: Annotated[float, Field(gt=0)] | None = None
@@ -206,6 +221,7 @@ class TrainingConfig(Part):
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16 is autocast over float32 master weights."""
     attention: Literal["auto", "sdpa", "xformers"] = "auto"
+    """Which attention kernel: the same numbers; auto takes xFormers where it runs."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage."""
     checkpoint_every: Count = 5000
@@ -226,8 +242,11 @@ class TrackingConfig(Part):
     """Weights & Biases, beside the metrics.jsonl that every run writes."""
 
     wandb: Literal["off", "offline", "online"] = "off"
+    """off; offline, to be synchronised later; or online."""
     project: str = "rrcm-dist"
+    """Project in Weights & Biases."""
     entity: str | None = None
+    """User or team in Weights & Biases; null takes the account's own."""
 
 
 class KnnConfig(Part):
@@ -236,12 +255,15 @@ class KnnConfig(Part):
     every: Count = 5000
     """Steps between evaluations; the last step always makes one."""
     neighbours: Count = 20
+    """k: training images that vote."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
+    """A neighbour's vote is exp(cosine / temperature)."""
     bank: Count = 50000
     """Training images in the bank, evenly spaced over the shards; fewer where there are fewer."""
     queries: Count = 5000
     """Held-out images classified, evenly spaced over the shards."""
     sigmas: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.25, 0.5, 1.0)
+    """Noise levels of the queries; the bank is clean."""
 
 
 class NoisyAccuracyConfig(Part):
@@ -252,14 +274,18 @@ class NoisyAccuracyConfig(Part):
     images: Count = 5000
     """Held-out images, evenly spaced over the shards; fewer where there are fewer."""
     sigmas: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.25, 0.5, 1.0)
+    """Noise levels; 0 is clean."""
 
 
 class PretrainConfig(Part):
     """Pre-training: the contrastive and the consistency loss of rRCM (Lei et al. 2025)."""
 
     kind: Literal["pretrain"] = "pretrain"
+    """What the recipe is for."""
     name: str
+    """Name of the run in logs and trackers."""
     seed: Seed = 0
+    """Everything random in the run follows from it."""
     output: str
     """Run folder."""
     encoder: EncoderConfig
@@ -285,8 +311,11 @@ class FinetuneConfig(Part):
     """Fine-tuning at one σ: cross-entropy under noise with consistency regularisation (Jeong & Shin 2020)."""
 
     kind: Literal["finetune"] = "finetune"
+    """What the recipe is for."""
     name: str
+    """Name of the run in logs and trackers."""
     seed: Seed = 0
+    """Everything random in the run follows from it."""
     output: str
     """Run folder."""
     sigma: Sigma
@@ -296,6 +325,7 @@ class FinetuneConfig(Part):
     """Which network of a pre-training checkpoint to start from."""
     encoder: EncoderConfig
     classes: Annotated[int, Field(ge=2)]
+    """Classes of the training shards."""
     final_norm: bool
     """Apply the final LayerNorm before the linear head: on for ImageNet, off for CIFAR-10."""
     train_head: bool = True
@@ -355,8 +385,11 @@ class SelectionConfig(Part):
     """Which images are certified: every k-th from `start` on, at most `count`; or the listed positions."""
 
     start: Annotated[int, Field(ge=0)] = 0
+    """Position of the first image."""
     every: Count = 1
+    """k: one image is taken, k - 1 are passed over."""
     count: Count | None = None
+    """At most so many images; null takes all."""
     positions: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Positions in the dataset's order; excludes the other keys."""
 
@@ -374,8 +407,11 @@ class CertifyConfig(Part):
     """Certification by randomized smoothing (Cohen et al. 2019), one pass per σ, all into one ledger."""
 
     kind: Literal["certify"] = "certify"
+    """What the recipe is for."""
     name: str
+    """Name of the run in logs and trackers."""
     seed: Seed = 0
+    """Everything random in the run follows from it."""
     output: str
     """Folder of the ledger (ledger.sqlite) and the logs (one .tsv per σ)."""
     classifiers: Annotated[tuple[ClassifierConfig, ...], Field(min_length=1)]
@@ -397,6 +433,7 @@ class CertifyConfig(Part):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the network; noise is always drawn and added in float32."""
     attention: Literal["auto", "sdpa", "xformers"] = "auto"
+    """Which attention kernel: the same numbers; auto takes xFormers where it runs."""
 
     @model_validator(mode="after")
     def _sigmas_differ(self) -> Self:
@@ -410,17 +447,27 @@ class DemoConfig(Part):
     """The whole pipeline on scikit-learn's handwritten digits; the nested recipes are completed by the demo."""
 
     kind: Literal["demo"] = "demo"
+    """What the recipe is for."""
     name: str
+    """Name of the run in logs and trackers."""
     seed: Seed = 0
+    """Everything random in the run follows from it."""
     output: str
+    """Folder of everything the demo makes."""
     image_size: Count = 32
+    """The 8 × 8 digits are resized to this."""
     held_out: Count = 360
     """Digits kept from training."""
     sigmas: Annotated[tuple[Sigma, ...], Field(min_length=1)] = (0.25, 0.5, 1.0)
+    """Noise levels to fine-tune and certify at."""
     pretrain: PretrainConfig
+    """Pre-training."""
     finetune: FinetuneConfig
+    """Fine-tuning, the same for both encoders and every σ."""
     certify: CertifyConfig
+    """Certification, the same for both encoders and every σ."""
     radii: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
+    """Radii of the report."""
 
 
 Recipe = Annotated[PretrainConfig | FinetuneConfig | CertifyConfig | DemoConfig, Field(discriminator="kind")]
