@@ -14,6 +14,7 @@ from rrcm_dist.config.keys import AnyRecipe
 from rrcm_dist.config.load import dump_recipe, load_recipe
 from rrcm_dist.config.schema import CertifyConfig, DemoConfig, EncoderConfig, FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
+from rrcm_dist.files import gigabytes
 
 MODEL_FLOPS_UTILISATION = 0.4
 """Share of a GPU's peak that is assumed to be reached."""
@@ -245,11 +246,6 @@ def quantity(value: float, unit: str) -> str:
         if value >= size:
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
-
-
-def gigabytes(size: float) -> str:
-    """Bytes in GB, two decimals."""
-    return f"{size / 1e9:.2f} GB"
 
 
 def duration(seconds: float) -> str:
