@@ -1,8 +1,9 @@
 """From a sample's bytes to uint8 RGB pixels, and from pixels to a resized crop.
 
 JPEGs go through libjpeg-turbo (simplejpeg); where every crop is to shrink far, they are decoded at 1/2, 1/4 or 1/8 of
-their size, which skips most of the work. Anything else (PNG, CMYK, EXIF-rotated, slightly damaged JPEG) goes through
-Pillow. Resizing is torch's antialiased uint8 one, the same that torchvision's transforms use on tensors.
+their size, which halves the time for photographs of several megapixels. PNGs go through OpenCV, four times as fast as
+Pillow on small ones. Anything else (CMYK, EXIF-rotated or slightly damaged JPEG, other formats) goes through Pillow.
+Resizing is torch's antialiased uint8 one, the same that torchvision's transforms use on tensors.
 """
 
 import io
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 import simplejpeg
 import torch
@@ -17,13 +19,18 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+cv2.setNumThreads(0)  # one thread per loading process
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damaged files are our own to report
+
 Interpolation = Literal["bilinear", "bicubic"]
 
 RESERVE = 2
 """A crop decoded at reduced scale is still at least this many times larger than what it is resized to, so that the
-result differs from a full decode by about one grey level (Pillow's `reducing_gap` follows the same thought)."""
+result differs from a full decode by less than one grey level on average (compare Pillow's `reducing_gap`)."""
 
 ORIENTATION_TAG = 274
+START_OF_SCAN = 0xDA
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class DecodeError(ValueError):
@@ -45,11 +52,11 @@ class EncodedImage:
     def __init__(self, data: bytes) -> None:
         """Read the header. Raises `DecodeError` where it cannot be."""
         self._data = data
-        self._pillow: Image.Image | None = None
+        self._decoded: np.ndarray | None = None
         size = _plain_jpeg_size(data)
         if size is None:
-            self._pillow = _decode_with_pillow(data)
-            size = (self._pillow.height, self._pillow.width)
+            self._decoded = _decode(data)
+            size = self._decoded.shape[:2]
         self.height, self.width = size
 
     def crops(self, boxes: Sequence[Box], size: int, interpolations: Sequence[Interpolation]) -> list[Tensor]:
@@ -66,8 +73,8 @@ class EncodedImage:
         return next((r for r in (8, 4, 2) if smallest >= r * RESERVE * size), 1)
 
     def _pixels(self, reduction: int) -> np.ndarray:
-        """uint8 (height/reduction, width/reduction, 3), rounded up; Pillow's images are never reduced."""
-        if self._pillow is None:
+        """uint8 (height/reduction, width/reduction, 3), rounded up; only plain JPEGs are reduced."""
+        if self._decoded is None:
             try:
                 return simplejpeg.decode_jpeg(
                     self._data,
@@ -76,8 +83,8 @@ class EncodedImage:
                     min_factor=reduction,
                 )
             except ValueError:  # damaged: Pillow reads some of these, and says what is wrong with the rest
-                self._pillow = _decode_with_pillow(self._data)
-        return np.array(self._pillow)
+                self._decoded = _decode(self._data)
+        return self._decoded
 
     def _scaled(self, box: Box, pixels: np.ndarray) -> Box:
         """`box` on the decoded, possibly smaller, pixels."""
@@ -108,18 +115,27 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _is_rotated(data: bytes) -> bool:
-    if b"Exif\x00\x00" not in data[:65536]:
-        return False
-    with Image.open(io.BytesIO(data)) as image:
-        return image.getexif().get(ORIENTATION_TAG, 1) != 1
+    """Whether a JPEG's EXIF asks for turning. Walks the segments up to the first scan: most files have no EXIF."""
+    position = 2
+    while data[position] == 0xFF and data[position + 1] != START_OF_SCAN:
+        if data[position + 4 : position + 10] == b"Exif\x00\x00":
+            with Image.open(io.BytesIO(data)) as image:
+                return image.getexif().get(ORIENTATION_TAG, 1) != 1
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
 
 
-def _decode_with_pillow(data: bytes) -> Image.Image:
+def _decode(data: bytes) -> np.ndarray:
+    """The whole image, upright, as uint8 (height, width, 3). Raises `DecodeError` where it cannot be."""
+    if data.startswith(PNG_SIGNATURE):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if pixels is not None:
+            return pixels
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, zlib.error and more
         raise DecodeError(str(error)) from error
 

@@ -175,12 +175,14 @@ def _blur_along(x: Tensor, sigma: Tensor, dimension: int) -> Tensor:
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)  # (n, 1, 1, radius + 1): one side of the kernel
     weights = (weights / (2 * weights.sum(-1, keepdim=True) - 1)).unsqueeze(-1)
     padded = pad(x, (0, 0, radius, radius) if dimension == 2 else (radius, radius, 0, 0), mode="reflect")
-    blurred = x * weights[:, :, :, 0]
+    pair = torch.empty_like(x)
+    blurred = x.mul_(weights[:, :, :, 0])
     for offset in range(1, radius + 1):
-        pair = padded.narrow(dimension, radius - offset, extent) + padded.narrow(dimension, radius + offset, extent)
-        blurred.addcmul_(pair, weights[:, :, :, offset])
+        before, after = (padded.narrow(dimension, radius + side * offset, extent) for side in (-1, 1))
+        blurred.addcmul_(torch.add(before, after, out=pair), weights[:, :, :, offset])
     return blurred
 
 
 def _solarize(x: Tensor, _: Tensor) -> Tensor:
-    return torch.where(x >= SOLARIZE_THRESHOLD, 1 - x, x)
+    bright = (x >= SOLARIZE_THRESHOLD).float()
+    return x.addcmul_(1 - 2 * x, bright)  # 1 - x to the bit where bright, and faster than torch.where

@@ -1,0 +1,175 @@
+"""Images per second and core of the pre-training loader, beside the pipeline that MoCo-v3 and rRCM publish.
+
+Both make the three views of the same samples, read from the same shards, in one process with one thread:
+- ours: what `pretraining_loader` delivers (decoded, cropped, flipped; the photometric part is left to the device), and
+  the photometric part on this CPU apart, since on a GPU it costs the core nothing;
+- theirs: torchvision on Pillow images (random resized crop, colour jitter, greyscale, Gaussian blur, solarise, flip, to
+  tensor, normalise; twice, and a resized centre crop).
+
+    python benchmarks/loader.py --shards FOLDER --images 2000
+"""
+
+import argparse
+import io
+import os
+import platform
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import date
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from PIL import Image, ImageFilter, ImageOps
+
+from rrcm_dist.config.schema import PretrainConfig
+from rrcm_dist.data.index import DatasetIndex, load_index
+from rrcm_dist.data.loaders import pretraining_loader
+from rrcm_dist.data.order import SampleOrder
+from rrcm_dist.data.photometric import apply_photometric
+from rrcm_dist.data.reading import SampleReader
+from rrcm_dist.torchvision_compat import allow_cpu_torch
+
+SIZE = 224
+BATCH = 32
+ROUNDS = 3
+BATCHES_KEPT = 8
+"""Batches that the photometric part is measured on, made beforehand."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", required=True, help="folder of shards (python -m shards build)")
+    parser.add_argument("--images", type=int, default=1000, help="images per measurement [default: 1000]")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    index = load_index(arguments.shards)
+    images = arguments.images // BATCH * BATCH
+    print(f"{date.today()}  commit {_commit()}  {_processor()}  torch {torch.__version__}  1 process, 1 thread")
+    print(f"{images} images of {len(index)} in {arguments.shards}, {SIZE} px, best of {ROUNDS} rounds, taken in turn")
+    measured = _measure(
+        {"theirs": _theirs(index), "loader": _loader(index), "photometric": _photometric(index)}, images
+    )
+    _report(measured["theirs"], measured["loader"], measured["photometric"])
+
+
+def _report(theirs: float, loader: float, photometric: float) -> None:
+    rows = {
+        "torchvision on Pillow, three views": theirs,
+        "ours, as workers deliver them": loader,
+        "ours, photometric part of a and b on this CPU": photometric,
+        "ours, both on one core": loader + photometric,
+    }
+    for name, seconds in rows.items():
+        print(f"{name:46s} {1e3 * seconds:7.2f} ms/image {1 / seconds:8.0f} images/s  {theirs / seconds:5.2f} x")
+
+
+def _measure(pipelines: dict[str, Callable[[int], None]], images: int) -> dict[str, float]:
+    """Seconds per image of each, the best of several rounds; taken in turn, so that all see the same machine."""
+    best = dict.fromkeys(pipelines, float("inf"))
+    for _ in range(ROUNDS):
+        for name, run in pipelines.items():
+            run(BATCH)
+            start = time.perf_counter()
+            run(images)
+            best[name] = min(best[name], (time.perf_counter() - start) / images)
+    return best
+
+
+def _loader(index: DatasetIndex) -> Callable[[int], None]:
+    config, order = _recipe(index)
+
+    def run(images: int) -> None:
+        for batch in pretraining_loader(index, order, config, 0, 1, 0, images // BATCH):
+            assert len(batch.plain) == BATCH
+
+    return run
+
+
+def _photometric(index: DatasetIndex) -> Callable[[int], None]:
+    config, order = _recipe(index)
+    ready = list(pretraining_loader(index, order, config, 0, 1, 0, BATCHES_KEPT))
+
+    def run(images: int) -> None:
+        for step in range(images // BATCH):
+            batch = ready[step % BATCHES_KEPT]
+            apply_photometric(batch.view_a, batch.photometric_a)
+            apply_photometric(batch.view_b, batch.photometric_b)
+
+    return run
+
+
+def _recipe(index: DatasetIndex) -> tuple[PretrainConfig, SampleOrder]:
+    config = PretrainConfig.model_validate(
+        {
+            "name": "loader", "output": "none",
+            "encoder": {"image_size": SIZE, "patch": 16, "width": 8, "depth": 1, "heads": 1},
+            "projector": {"hidden": 8},
+            "data": {"train": str(index.folder), "streams": 1, "workers": 0},
+            "optimizer": {"lr": 1e-4},
+            "training": {"steps": 1, "batch": BATCH},
+        }
+    )  # fmt: skip
+    order = SampleOrder([shard.samples for shard in index.shards], BATCH, 1, config.seed, config.data.shuffle_window)
+    return config, order
+
+
+def _theirs(index: DatasetIndex) -> Callable[[int], None]:
+    _, order = _recipe(index)
+    reader, (plain, view_a, view_b) = SampleReader(index), _published_transforms()
+
+    def run(images: int) -> None:
+        for step in range(images // BATCH):
+            pictures = [
+                Image.open(io.BytesIO(reader.read(sample))).convert("RGB") for sample in order.global_batch(step)
+            ]
+            for view in (plain, view_a, view_b):
+                torch.stack([view(picture) for picture in pictures])
+
+    return run
+
+
+def _published_transforms() -> tuple[Callable, Callable, Callable]:
+    allow_cpu_torch()
+    from torchvision import transforms as tv
+
+    jitter = tv.RandomApply([tv.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8)
+    start = [tv.RandomResizedCrop(SIZE, scale=(0.08, 1.0)), jitter, tv.RandomGrayscale(p=0.2)]
+    end = [tv.RandomHorizontalFlip(), tv.ToTensor(), tv.Normalize([0.5] * 3, [0.5] * 3)]
+    view_a = tv.Compose([*start, tv.RandomApply([_blurred], p=1.0), *end])
+    solarize = tv.RandomApply([ImageOps.solarize], p=0.2)
+    view_b = tv.Compose([*start, tv.RandomApply([_blurred], p=0.1), solarize, *end])
+    return tv.Compose([_centre_cropped, *end]), view_a, view_b
+
+
+def _blurred(picture: Image.Image) -> Image.Image:
+    return picture.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
+
+
+def _centre_cropped(picture: Image.Image) -> Image.Image:
+    """Short side resized to SIZE and the centre cropped, as in guided diffusion (Dhariwal & Nichol 2021)."""
+    while min(picture.size) >= 2 * SIZE:
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    scale = SIZE / min(picture.size)
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (picture.width - SIZE) // 2, (picture.height - SIZE) // 2
+    return picture.crop((left, top, left + SIZE, top + SIZE))
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
