@@ -116,7 +116,9 @@ def _show(report: "Report", page: Path | None) -> None:
     from rrcm_dist.reporting.tables import terminal_tables
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
-    console.print("Certified accuracy in % at ℓ2 radius (95 % Wilson intervals below)", highlight=False)
+    console.print(
+        "Certified accuracy in % at ℓ2 radius (±: the wider half of the 95 % Wilson interval)", highlight=False
+    )
     for table in terminal_tables(report.summary):
         console.print(table)
     for note in report.notes:

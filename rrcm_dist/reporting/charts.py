@@ -106,7 +106,7 @@ def line_chart(curves: Sequence[Curve], axes: Axes, description: str, points: Se
 
 
 def _x_ticks(axes: Axes) -> list[float]:
-    step = nice_step(axes.x_max, 6)
+    step = nice_step(axes.x_max, 8)
     return [step * k for k in range(int(axes.x_max / step) + 1)]
 
 
@@ -119,8 +119,8 @@ def _at(x: float, y: float, axes: Axes) -> str:
     return f"{x / axes.x_max * SCALE:.4g} {(1 - y / axes.y_max) * SCALE:.4g}"
 
 
-def _path(y: NDArray[np.float64], axes: Axes) -> str:
-    return " ".join(_at(float(r), float(v), axes) for r, v in zip(grid(axes, len(y)), y, strict=True))
+def _path(radii: NDArray[np.float64], y: NDArray[np.float64], axes: Axes) -> str:
+    return " ".join(_at(float(r), float(value), axes) for r, value in zip(radii, y, strict=True))
 
 
 def _grid_lines(axes: Axes) -> str:
@@ -133,17 +133,25 @@ def _keys(curve: Curve) -> str:
     return f'class="series {curve.css}" data-keys="{" ".join(curve.keys)}" style="--c:{curve.colour}"'
 
 
+def _length(curve: Curve) -> int:
+    """Grid points before the curve has come down to 0 for good; beyond, it would only thicken the axis."""
+    return len(np.trim_zeros(curve.y, "b"))
+
+
 def _band(curve: Curve, axes: Axes) -> str:
     assert curve.low is not None
     assert curve.high is not None
-    radii = grid(axes, len(curve.y))
-    back = " ".join(_at(float(r), float(v), axes) for r, v in zip(radii[::-1], curve.low[::-1], strict=True))
-    return f'<path {_keys(curve)} data-part="band" d="M{_path(curve.high, axes)} {back}Z"/>'
+    end = _length(curve)
+    radii = grid(axes, len(curve.y))[:end]
+    there, back = _path(radii, curve.high[:end], axes), _path(radii[::-1], curve.low[:end][::-1], axes)
+    return f'<path {_keys(curve)} data-part="band" d="M{there} {back}Z"/>' if end else ""
 
 
 def _curve(curve: Curve, axes: Axes) -> str:
+    end = _length(curve) + 1
     dash = f' stroke-dasharray="{curve.dash}"' if curve.dash else ""
-    return f'<path {_keys(curve)} data-part="line"{dash} d="M{_path(curve.y, axes)}"/>'
+    path = _path(grid(axes, len(curve.y))[:end], curve.y[:end], axes)
+    return f'<path {_keys(curve)} data-part="line"{dash} d="M{path}"/>'
 
 
 def _points(item: Points, axes: Axes) -> str:
@@ -161,7 +169,9 @@ def _points(item: Points, axes: Axes) -> str:
 
 
 def _y_labels(axes: Axes) -> str:
-    labels = (f'<span style="top:{100 * (1 - y / axes.y_max):.2f}%">{100 * y:.0f}</span>' for y in _y_ticks(axes))
+    labels = (
+        f'<span style="top:{100 * (1 - y / axes.y_max):.2f}%">{100 * y:.0f}<i>%</i></span>' for y in _y_ticks(axes)
+    )
     return f'<div class="y-labels" aria-hidden="true">{"".join(labels)}</div>'
 
 

@@ -94,7 +94,7 @@ def acr_rows(summary: Summary, look: Look) -> str:
     groups = []
     for sigma in look.sigmas:
         lines = "".join(_acr_row(row, look, top) for row in summary.rows if row.sigma == sigma)
-        groups.append(f'<div class="acr-group"><h3>{_swatch(look, sigma)}σ = {sigma:g}</h3>{lines}</div>')
+        groups.append(f'<div class="acr-group"><h3>{_swatch(look, sigma)}σ = {sigma:g}</h3><div>{lines}</div></div>')
     return f'<div class="acr">{"".join(groups)}</div>'
 
 

@@ -9,7 +9,7 @@ from rrcm_dist.reporting.figures import Look
 from rrcm_dist.reporting.measures import certified_accuracy
 from rrcm_dist.reporting.published import PublishedTable
 from rrcm_dist.reporting.summary import Envelope, Row, Summary, families
-from rrcm_dist.reporting.tables import percent, percent_interval, radius_text, seconds_text
+from rrcm_dist.reporting.tables import best_sigma, percent, percent_interval, radius_text, seconds_text
 
 UNKNOWN = '<span class="soft">–</span>'
 
@@ -47,20 +47,19 @@ def comparison_table(summary: Summary, look: Look) -> str:
 
 def published_comparison(runs: Sequence[Certificates], published: PublishedTable) -> str:
     """Our best of σ at the radii of a published table, above its rows."""
+    sizes = any(method.parameters_million for method in published.methods)
     body = []
     for name, members in families(runs).items():
         best = [max((certified_accuracy(run, r) for run in members), key=lambda e: e.value) for r in published.radii]
-        cells = "".join(
-            f'<td class="heat" style="--v:{estimate.value:.3f}"><b>{percent(estimate)}</b>'
-            f"<small>{percent_interval(estimate)}</small></td>"
-            for estimate in best
-        )
-        body.append(f'<tr class="ours"><th scope="row">{escape(name)}</th><td>{UNKNOWN}</td>{cells}</tr>')
+        cells = [f"<td>{UNKNOWN}</td>"] if sizes else []
+        cells += [_heat(estimate.value, percent(estimate), percent_interval(estimate)) for estimate in best]
+        body.append(f'<tr class="ours"><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
     for method in published.methods:
         size = f"{method.parameters_million:g} M" if method.parameters_million else UNKNOWN
-        cells = "".join(f'<td class="heat" style="--v:{value:.3f}">{100 * value:.1f}</td>' for value in method.accuracy)
-        body.append(f'<tr><th scope="row">{escape(method.name)}</th><td>{size}</td>{cells}</tr>')
-    columns = ["Method", "Parameters", *(f"r = {radius_text(r)}" for r in published.radii)]
+        cells = [f"<td>{size}</td>"] if sizes else []
+        cells += [_heat(value, f"{100 * value:.1f}") for value in method.accuracy]
+        body.append(f'<tr><th scope="row">{escape(method.name)}</th>{"".join(cells)}</tr>')
+    columns = ["Method", *(["Parameters"] if sizes else []), *(f"r = {radius_text(r)}" for r in published.radii)]
     return _table(columns, body, f"Published results on {published.title}")
 
 
@@ -86,8 +85,7 @@ def _table(columns: Sequence[str], body: Sequence[str], description: str) -> str
 def _run_line(row: Row, look: Look, highest: dict[float, float]) -> str:
     acr = "" if math.isnan(row.acr.low) else f"<small>{row.acr.low:.3f}–{row.acr.high:.3f}</small>"
     accuracies = "".join(
-        f'<td class="heat{" best" if estimate.value == highest[r] > 0 else ""}" style="--v:{estimate.value:.3f}">'
-        f"<b>{percent(estimate)}</b><small>{percent_interval(estimate)}</small></td>"
+        _heat(estimate.value, percent(estimate), percent_interval(estimate), best=estimate.value == highest[r] > 0)
         for r, estimate in row.certified_accuracy.items()
     )
     return (
@@ -97,9 +95,17 @@ def _run_line(row: Row, look: Look, highest: dict[float, float]) -> str:
     )
 
 
+def _heat(value: float, text: str, interval: str = "", best: bool = False) -> str:
+    """A cell whose shade says its value (0 to 1)."""
+    inner = f"<b>{text}</b><small>{interval}</small>" if interval else text
+    marks = f"heat{' best' if best else ''}{' zero' if value == 0 else ''}"
+    return f'<td class="{marks}" style="--v:{value:.3f}">{inner}</td>'
+
+
 def _envelope_line(envelope: Envelope) -> str:
     best = "".join(
-        f"<td>{percent(estimate)}<small>σ {sigma:g}</small></td>" for sigma, estimate in envelope.best.values()
+        f"<td>{percent(estimate)}<small>{best_sigma(sigma, estimate)}</small></td>"
+        for sigma, estimate in envelope.best.values()
     )
     return f'<tr class="envelope"><th scope="row" colspan="4">best of σ, by convention</th>{best}<td></td></tr>'
 

@@ -81,7 +81,7 @@ def _shared_settings(runs: Sequence[Certificates]) -> str:
     first = runs[0].provenance.settings
     shared = (key for key in ("n0", "n", "alpha") if key in first)
     alike = [key for key in shared if all(run.provenance.settings.get(key) == first[key] for run in runs)]
-    return ", ".join(f"{'α' if key == 'alpha' else key} = {escape(first[key])}" for key in alike)
+    return ", ".join(f"{'α' if key == 'alpha' else key} = {escape(first[key])}".replace(" ", "\u00a0") for key in alike)
 
 
 def _card(what: str, value: str, detail: str) -> str:
@@ -98,9 +98,9 @@ def _cards(summary: Summary) -> str:
     if summary.comparisons:
         widest = max(summary.comparisons, key=lambda comparison: abs(comparison.difference.value))
         gap = widest.difference
-        interval = "" if math.isnan(gap.low) else f"<br>95 %: {gap.low:+.3f} to {gap.high:+.3f}, paired by image"
+        interval = "" if math.isnan(gap.low) else f"<br>95 %: {gap.low:+.3f} to {gap.high:+.3f}, paired"
         detail = f"{escape(widest.name)} over {escape(widest.other)}, σ {widest.sigma:g}{interval}"
-        cards.append(_card("Widest difference in it", f"{gap.value:+.3f}".replace("-", "−"), detail))
+        cards.append(_card("Widest difference in ACR", f"{gap.value:+.3f}".replace("-", "−"), detail))
     detail = f"{_who(clean, summary)}<br>95 %: {percent_interval(clean.clean_accuracy)}"
     cards.append(_card("Smoothed accuracy, r = 0", f"{percent(clean.clean_accuracy)}<span> %</span>", detail))
     radius = _headline_radius(summary)

@@ -45,6 +45,11 @@ def acr_text(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})"
 
 
+def best_sigma(sigma: float, estimate: Estimate) -> str:
+    """'σ 0.5' below an envelope's value; '–' where no σ certifies anything."""
+    return f"σ {sigma:g}" if estimate.value > 0 else "–"
+
+
 def seconds_text(seconds: float) -> str:
     """'15.4 s', '0.12 s', '–' where not known."""
     return "–" if math.isnan(seconds) else f"{seconds:.3g} s"
@@ -111,7 +116,10 @@ def to_markdown(summary: Summary, title: str, notes: list[str]) -> str:
 
 
 def terminal_tables(summary: Summary) -> Iterator[Table]:
-    """The same for a terminal, one table per family, intervals below the values, narrow enough for 80 columns."""
+    """The same for a terminal, one table per family, narrow enough for 80 columns.
+
+    Below each accuracy stands the wider half of its 95 % Wilson interval, below each ACR the half of its t interval.
+    """
     for envelope in summary.envelopes:
         table = Table(title=escape(envelope.name), title_justify="left", title_style="bold", box=SIMPLE_HEAD,
                       padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
@@ -121,8 +129,11 @@ def terminal_tables(summary: Summary) -> Iterator[Table]:
             cells = [f"{row.sigma:g}", str(row.images), _acr_lines(row.acr), percent(row.abstain)]
             table.add_row(*cells, *(_two_lines(estimate) for estimate in row.certified_accuracy.values()))
         if len(envelope.sigmas) > 1:
-            best = [f"{percent(estimate)}\n[dim]σ {sigma:g}[/]" for sigma, estimate in envelope.best.values()]
-            table.add_row("best", "", "", "", *best, style="italic")
+            best = [
+                f"{percent(estimate)}\n[dim]{best_sigma(sigma, estimate).removeprefix('σ ')}[/]"
+                for sigma, estimate in envelope.best.values()
+            ]
+            table.add_row("best\nat σ", "", "", "", *best, style="italic")
         yield table
 
 
@@ -132,7 +143,8 @@ def _acr_lines(estimate: Estimate) -> str:
 
 
 def _two_lines(estimate: Estimate) -> str:
-    return f"{percent(estimate)}\n[dim]{100 * estimate.low:.0f}–{100 * estimate.high:.0f}[/]"
+    wider_half = max(estimate.high - estimate.value, estimate.value - estimate.low)
+    return f"{percent(estimate)}\n[dim]±{100 * wider_half:.1f}[/]"
 
 
 def _row_document(row: Row) -> dict[str, Any]:
@@ -180,7 +192,7 @@ def _run_cells(row: Row) -> list[str]:
 
 
 def _envelope_cells(envelope: Envelope) -> list[str]:
-    best = [f"*{percent(estimate)}* (σ {sigma:g})" for sigma, estimate in envelope.best.values()]
+    best = [f"*{percent(estimate)}* ({best_sigma(sigma, estimate)})" for sigma, estimate in envelope.best.values()]
     return [f"*{envelope.name}, best of σ*", "", "", "", "", *best, ""]
 
 

@@ -1,0 +1,115 @@
+"""The page is complete in itself, escapes what users name, and draws every run."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from rrcm_dist.reporting.certificates import Source
+from rrcm_dist.reporting.report import build_report
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+
+
+class Elements(HTMLParser):
+    """Collects elements and checks that they are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def sources(tmp_path, write_log):
+    write_log("a/sigma_0.25.tsv")
+    write_log("a/sigma_0.50.tsv")
+    write_log("b/sigma_0.50.tsv")
+    return [Source(tmp_path / "a", "<i>pre</i> & trained"), Source(tmp_path / "b", "from scratch")]
+
+
+def test_the_page_loads_nothing_and_its_elements_are_closed(sources):
+    elements = Elements(build_report(sources, dataset="imagenet").html())
+    assert elements.open == []
+    for tag, attributes in elements.seen:
+        assert tag not in {"link", "iframe", "object", "embed", "img"}
+        assert "src" not in attributes
+        assert "href" not in attributes
+    assert "url(" not in build_report(sources).html()
+
+
+def test_names_are_shown_as_text_not_as_markup(sources):
+    page = build_report(sources, title="<script>alert(1)</script>").html()
+    assert "<i>pre</i>" not in page
+    assert "<script>alert" not in page
+    assert "&lt;i&gt;pre&lt;/i&gt; &amp; trained" in page
+
+
+def test_every_run_has_a_line_and_a_band_and_every_shared_sigma_a_panel(sources):
+    page = build_report(sources, dataset="none").html()
+    first = page.split('<div class="plot"')[1]
+    assert len(re.findall('data-part="line"', first)) == 3
+    assert len(re.findall('data-part="band"', first)) == 3
+    assert page.count('<div class="panel">') == 1
+
+
+def test_published_methods_stand_in_the_figure_and_in_the_table(sources):
+    page = build_report(sources, dataset="cifar10").html()
+    assert page.count('<g class="published">') == 8
+    assert "DMAE-B, continued" in page
+    assert "github.com/quanlin-wu/dmae" in page
+    assert '<g class="published">' not in build_report(sources, dataset="none").html()
+
+
+def test_runs_without_any_correct_image_still_make_a_page(write_log):
+    path = write_log("sigma_0.25.tsv", [(0, 1, -1, 0.0, 0), (1, 1, 2, 0.1, 0)])
+    page = build_report([Source(path)], dataset="imagenet").html()
+    assert Elements(page).open == []
+    assert "nan" not in page.lower()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to open the page in")
+def test_a_browser_runs_the_page_switches_curves_and_reads_values(tmp_path, sources):
+    page = build_report(sources, output=tmp_path / "out")
+    probe = """<script>
+    addEventListener("error", (event) => document.body.dataset.error = event.message);
+    addEventListener("load", () => {
+      const plot = document.querySelector(".plot"), box = plot.getBoundingClientRect();
+      document.querySelector('[data-key="s0"]').click();
+      document.body.dataset.hidden = plot.querySelectorAll(".series.off").length;
+      const at = { clientX: box.left + 1, clientY: box.top + 9, bubbles: true };
+      plot.dispatchEvent(new PointerEvent("pointermove", at));
+      document.body.dataset.reading = plot.querySelector(".reading").textContent;
+      document.body.dataset.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+    });
+    </script></body>"""
+    path = tmp_path / "out" / "probed.html"
+    path.write_text(page.html().replace("<script>\n//", probe.removesuffix("</body>") + "<script>\n//"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
+             "--window-size=500,900", "--dump-dom"]  # fmt: skip
+    shown = subprocess.run([CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    body = re.search("<body[^>]*>", shown.stdout)[0]
+    assert "data-error" not in body
+    assert 'data-hidden="2"' in body
+    assert "r = 0.00" in body
+    assert "from scratch, σ 0.5" in body
+    assert "σ 0.25" not in body
+    assert 'data-overflow="0"' in body

@@ -1,0 +1,98 @@
+"""What is found in folders and ledgers, and which runs may not stand together."""
+
+import numpy as np
+import pytest
+
+from rrcm_dist.certification.blocks import Block, BlockCounts, Stage
+from rrcm_dist.certification.bounds import certified_radius, clopper_pearson_lower
+from rrcm_dist.certification.ledger import Ledger
+from rrcm_dist.certification.ledger_file import RunIdentity
+from rrcm_dist.errors import InvalidInput
+from rrcm_dist.reporting.certificates import Source
+from rrcm_dist.reporting.sources import read_sources
+
+AGREEING = {0: 1000, 1: 900, 2: 400}
+"""Of 1000 estimation draws of each image, those that agree with the class chosen."""
+
+
+def write_ledger(path, sigmas=(0.5,), name="digits", images=AGREEING):
+    identity = RunIdentity(0, 100, 0.001, 1000, "set", 10, 8, "cpu", "fp32")
+    with Ledger(path, identity, 1000, name) as ledger:
+        ledger.add_images([(image, f"key{image}", 5) for image in images])
+        for sigma in sigmas:
+            ledger.set_classifier(sigma, "0" * 64, "weights")
+            for image, agreeing in images.items():
+                for stage, draws, agree in ((Stage.SELECTION, 100, 100), (Stage.ESTIMATION, 1000, agreeing)):
+                    counts = np.zeros(10, dtype=np.int64)
+                    counts[5], counts[0] = agree, draws - agree
+                    ledger.add([BlockCounts(Block(image, f"key{image}", sigma, stage, 0, draws), counts, "host", 0.5)])
+    return path
+
+
+def keys(runs):
+    return [(run.name, run.sigma) for run in runs]
+
+
+def test_a_ledger_is_bounded_when_it_is_read(tmp_path):
+    (run,) = read_sources([Source(write_ledger(tmp_path / "ledger.sqlite"))])
+    expected = certified_radius(clopper_pearson_lower([1000, 900], 1000, 0.001), 0.5)
+    assert (run.name, run.sigma) == ("digits", 0.5)
+    assert run.predict.tolist() == [5, 5, -1]
+    assert run.radius.tolist() == [*expected.tolist(), 0.0]
+    assert run.seconds.tolist() == [1.0, 1.0, 1.0]
+    assert (run.provenance.settings["n"], run.provenance.settings["alpha"]) == ("1000", "0.001")
+
+
+def test_logs_beside_a_ledger_are_its_copies_and_do_not_count_twice(tmp_path, write_log):
+    ledger = write_ledger(tmp_path / "run" / "ledger.sqlite")
+    log = write_log("run/sigma_0.50.tsv")
+    for sources in ([Source(tmp_path / "run")], [Source(log), Source(ledger)], [Source(tmp_path), Source(ledger)]):
+        assert [run.provenance.kind for run in read_sources(sources)] == ["ledger"]
+
+
+def test_a_ledger_without_a_finished_image_is_an_error(tmp_path):
+    with pytest.raises(InvalidInput, match="holds no finished image yet"):
+        read_sources([Source(write_ledger(tmp_path / "ledger.sqlite", images={}))])
+
+
+def test_a_folder_is_searched_for_logs_and_other_files_are_left_alone(tmp_path, write_log):
+    write_log("model/noise_0.25/test/sigma_0.25")
+    write_log("model/noise_0.50/test/sigma_0.50")
+    (tmp_path / "model" / "README").write_text("Certified with n = 1000.\n")
+    (tmp_path / "model" / "notes.txt").write_text("nothing here\n")
+    assert keys(read_sources([Source(tmp_path / "model")])) == [("model", 0.25), ("model", 0.5)]
+
+
+def test_a_name_makes_a_family_of_everything_below_a_path(tmp_path, write_log):
+    write_log("a/sigma_0.25.tsv")
+    write_log("a/run-sigma_0.50.tsv")
+    write_log("b/sigma_0.25.tsv")
+    runs = read_sources([Source(tmp_path / "a", "pre-trained"), Source(tmp_path / "b", "from scratch")])
+    assert sorted(keys(runs)) == [("from scratch", 0.25), ("pre-trained", 0.25), ("pre-trained", 0.5)]
+
+
+def test_the_same_file_given_twice_is_read_once(write_log):
+    path = write_log("a/sigma_0.25.tsv")
+    assert keys(read_sources([Source(path), Source(path.parent)])) == [("a", 0.25)]
+
+
+def test_two_runs_of_one_name_and_sigma_must_be_told_apart(tmp_path, write_log):
+    one, other = write_log("a/sigma_0.25.tsv"), write_log("b/sigma_0.25.tsv")
+    with pytest.raises(InvalidInput, match="two runs are called 'mine'") as caught:
+        read_sources([Source(one, "mine"), Source(other, "mine")])
+    assert str(one) in str(caught.value)
+    assert str(other) in str(caught.value)
+
+
+def test_a_sigma_that_contradicts_every_file_is_an_error(write_log):
+    with pytest.raises(InvalidInput, match=r"sigma 0.5 was given, but every file states its own \(0.25\)"):
+        read_sources([Source(write_log("sigma_0.25.tsv"), sigma=0.5)])
+
+
+def test_missing_paths_empty_folders_and_no_paths_are_errors(tmp_path):
+    with pytest.raises(InvalidInput, match=r"there is nothing at .*absent"):
+        read_sources([Source(tmp_path / "absent")])
+    with pytest.raises(InvalidInput, match="holds neither a ledger nor a certification log"):
+        read_sources([Source(tmp_path)])
+    with pytest.raises(InvalidInput, match="nothing to report on"):
+        read_sources([])
