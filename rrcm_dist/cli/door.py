@@ -9,6 +9,7 @@ from rrcm_dist.files import disk_failure
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+_INTERRUPTED_MESSAGE = "interrupted: everything finished so far is kept; the same command goes on from there"
 
 
 def enter(run: Callable[[], object]) -> None:
@@ -18,10 +19,11 @@ def enter(run: Callable[[], object]) -> None:
     except RRCMError as error:
         _end(f"error: {error}", error.exit_code)
     except KeyboardInterrupt:
-        _end(
-            "interrupted: everything finished so far is kept; the same command goes on from there",
-            INTERRUPTED,
-        )
+        _end(_INTERRUPTED_MESSAGE, INTERRUPTED)
+    except SystemExit as end:  # how typer ends every command, and what it makes of Ctrl-C
+        if end.code == INTERRUPTED:
+            _end(_INTERRUPTED_MESSAGE, INTERRUPTED)
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _end(f"error: {disk_failure(error, error.filename or '.')}", 1)

@@ -39,8 +39,7 @@ def _version_option(
 
 def main() -> None:
     """Entry point of the console script."""
-    app = build_app()
-    enter(lambda: app(standalone_mode=False) and None)
+    enter(build_app())
 
 
 if __name__ == "__main__":
