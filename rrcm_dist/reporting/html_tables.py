@@ -71,13 +71,13 @@ def provenance_table(runs: Sequence[Certificates], look: Look) -> str:
         f'<td>{run.provenance.date}</td><td class="wide">{_settings(run)}</td></tr>'
         for run in runs
     ]
-    return _table(["Run", "σ", "File", "Kind", "Last change", "Settings stated in it"], body, "Sources")
+    return _table(["Run", "σ", "File", "Kind", "Last change", "Settings stated in it"], body, "Sources", "words")
 
 
-def _table(columns: Sequence[str], body: Sequence[str], description: str) -> str:
+def _table(columns: Sequence[str], body: Sequence[str], description: str, css: str = "numbers") -> str:
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(description)}"><table>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(description)}"><table class="{css}">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 

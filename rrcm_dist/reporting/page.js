@@ -14,8 +14,9 @@ for (const plot of document.querySelectorAll(".plot")) {
     reading.replaceChildren(heading(share * xMax), ...values.map(row));
     cursor.hidden = reading.hidden = false;
     cursor.style.left = `${100 * share}%`;
-    const room = box.width - reading.offsetWidth - 12, left = share * box.width;
-    reading.style.left = `${Math.max(-30, left + 12 <= room + 12 && left < room ? left + 12 : left - reading.offsetWidth - 12)}px`;
+    const left = share * box.width, width = reading.offsetWidth, margin = 30;
+    const beside = share < 0.5 ? left + 12 : left - width - 12;
+    reading.style.left = `${Math.max(-margin, Math.min(beside, box.width + margin / 2 - width))}px`;
   };
   const hide = () => { cursor.hidden = reading.hidden = true; };
   plot.addEventListener("pointermove", show);

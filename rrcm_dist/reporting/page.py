@@ -118,8 +118,9 @@ def _acr_detail(best: Row, summary: Summary) -> str:
 
 
 def _who(row: Row, summary: Summary) -> str:
-    several = len(summary.envelopes) > 1
-    return f"{escape(row.name)}, σ {row.sigma:g}" if several else f"σ {row.sigma:g}, the best of {len(summary.rows)}"
+    if len(summary.envelopes) > 1:
+        return f"{escape(row.name)}, σ {row.sigma:g}"
+    return f"σ {row.sigma:g}" + (f", the best of {len(summary.rows)}" if len(summary.rows) > 1 else "")
 
 
 def _headline_radius(summary: Summary) -> float | None:

@@ -122,7 +122,7 @@ def terminal_tables(summary: Summary) -> Iterator[Table]:
     """
     for envelope in summary.envelopes:
         table = Table(title=escape(envelope.name), title_justify="left", title_style="bold", box=SIMPLE_HEAD,
-                      padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
+                      padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)  # fmt: skip
         for column in ("σ", "n", "ACR", "abst.", *(radius_text(radius) for radius in summary.radii)):
             table.add_column(column, justify="right", no_wrap=True)
         for row in (row for row in summary.rows if row.name == envelope.name):
