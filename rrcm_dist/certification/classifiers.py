@@ -15,14 +15,14 @@ from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 
 
-def build_classifier(config: ClassifierConfig, attention: str) -> nn.Module:
-    """The classifier of `config`, on CPU: float32 (N, C, H, W), [0, 1] pixels plus noise, to logits (N, classes)."""
+def build_classifier(config: ClassifierConfig, attention: str, device: torch.device) -> nn.Module:
+    """The classifier of `config`: float32 (N, C, H, W), [0, 1] pixels plus noise, to logits (N, classes)."""
     if config.function is not None:
         return call_function(config.function, config.sigma)
     from rrcm_dist.models.classifier import load_classifier  # only where one of ours is certified
 
     assert config.checkpoint is not None, "the recipe's type gives one of the two"
-    return load_classifier(config.checkpoint, config.sigma, attention)
+    return load_classifier(config.checkpoint, config.sigma, attention, device)
 
 
 def source_of(config: ClassifierConfig) -> str:

@@ -76,18 +76,10 @@ def select_positions(size: int, selection: SelectionConfig) -> list[int]:
                 f"images.start {selection.start} is beyond the last of {size} images: nothing to certify"
             )
         return positions
-    if (selection.start, selection.every, selection.count) != (0, 1, None):
-        raise InvalidInput("give either images.positions or images.start, every and count")
-    positions = list(selection.positions)
-    if not positions:
-        raise InvalidInput("images.positions is empty: nothing to certify")
-    for position in positions:
+    for position in selection.positions:
         if position >= size:
             raise InvalidInput(f"images.positions has {position}, and there are {size} images, numbered from 0")
-    if len(set(positions)) < len(positions):
-        twice = next(p for p in positions if positions.count(p) > 1)
-        raise InvalidInput(f"images.positions has {twice} twice: an image is certified once")
-    return positions
+    return list(selection.positions)
 
 
 def check_labels(images: Sequence[CertifiedImage], classes: int) -> None:

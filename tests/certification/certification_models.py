@@ -40,7 +40,8 @@ def small():
     with torch.random.fork_rng():
         torch.manual_seed(3)
         return nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(1024, 10)
+            nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(), nn.Flatten(),
+            nn.Linear(1024, 10),
         )  # fmt: skip
 
 

@@ -1,0 +1,52 @@
+"""Classifiers by `package.module:function`: found, called, hashed; every mistake told in words."""
+
+import pytest
+import torch
+from certification_models import small, small_scaled
+from torch import nn
+
+from rrcm_dist.certification.classifiers import call_function, weights_hash
+from rrcm_dist.errors import InvalidInput, RunFailure
+
+
+def test_a_function_is_called_with_sigma_if_it_takes_it():
+    assert weights_hash(call_function("certification_models:small", 0.5)) == weights_hash(small())
+    assert weights_hash(call_function("certification_models:small_scaled", 0.5)) == weights_hash(small_scaled(0.5))
+    assert weights_hash(small_scaled(0.5)) != weights_hash(small_scaled(0.25))
+
+
+def test_the_current_directory_can_be_imported_from(tmp_path, monkeypatch):
+    (tmp_path / "my_own_network.py").write_text("import torch\ndef net():\n    return torch.nn.Linear(2, 2)\n")
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(call_function("my_own_network:net", 0.5), nn.Linear)
+
+
+@pytest.mark.parametrize(("name", "error", "message"), [
+    ("no_colon", InvalidInput, "package.module:function"),
+    ("no_such_package.module:f", InvalidInput, "no module no_such_package"),
+    ("certification_models:absent", InvalidInput, "no function absent; it has .*small"),
+    ("certification_models:no_module", InvalidInput, "returned str"),
+    ("certification_models:broken", RunFailure, r"ValueError: no such file \(.*certification_models.py, line \d+\)"),
+])  # fmt: skip
+def test_mistakes_are_told(name, error, message):
+    with pytest.raises(error, match=message):
+        call_function(name, 0.5)
+
+
+def test_a_module_that_lacks_a_dependency_says_which(tmp_path, monkeypatch):
+    (tmp_path / "needs_something.py").write_text("import something_not_installed\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="needs_something needs the module something_not_installed"):
+        call_function("needs_something:net", 0.5)
+
+
+def test_the_hash_sees_every_byte_name_and_type():
+    module = nn.Linear(2, 2)
+    before = weights_hash(module)
+    assert weights_hash(module) == before
+    assert weights_hash(nn.Linear(2, 2).to(torch.bfloat16)) != before
+    with torch.no_grad():
+        module.weight[0, 0] = torch.nextafter(module.weight[0, 0], torch.tensor(torch.inf))
+    assert weights_hash(module) != before
+    assert weights_hash(nn.Sequential(module)) != weights_hash(module)
+    assert weights_hash(nn.BatchNorm2d(3)) != weights_hash(nn.BatchNorm2d(4))
