@@ -7,6 +7,9 @@ from rrcm_dist.certification.blocks import Block, BlockCounts, Stage
 from rrcm_dist.certification.bounds import certified_radius, clopper_pearson_lower
 from rrcm_dist.certification.ledger import Ledger
 from rrcm_dist.certification.ledger_file import RunIdentity
+from rrcm_dist.certification.ledger_reader import LedgerReader
+from rrcm_dist.certification.log import log_name
+from rrcm_dist.certification.log import write_log as write_log_of
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import Source
 from rrcm_dist.reporting.sources import read_sources
@@ -48,6 +51,18 @@ def test_logs_beside_a_ledger_are_its_copies_and_do_not_count_twice(tmp_path, wr
     log = write_log("run/sigma_0.50.tsv")
     for sources in ([Source(tmp_path / "run")], [Source(log), Source(ledger)], [Source(tmp_path), Source(ledger)]):
         assert [run.provenance.kind for run in read_sources(sources)] == ["ledger"]
+
+
+def test_the_log_of_a_ledger_on_its_own_reports_the_same(tmp_path):
+    ledger = write_ledger(tmp_path / "ledger.sqlite")
+    log = tmp_path / "elsewhere" / log_name(0.5)
+    with LedgerReader(ledger) as reader:
+        write_log_of(log, reader.certificates(0.5))
+    (from_ledger,), (from_log,) = read_sources([Source(ledger)]), read_sources([Source(log)])
+    for field in ("image", "label", "predict", "radius", "correct", "seconds"):
+        assert np.array_equal(getattr(from_ledger, field), getattr(from_log, field)), field
+    assert not from_log.provenance.rounded
+    assert from_log.provenance.settings == {"n0": "100", "n": "1000", "alpha": "0.001"}
 
 
 def test_a_ledger_without_a_finished_image_is_an_error(tmp_path):
