@@ -29,14 +29,14 @@ def image_folder(folder: Path) -> Source:
         for label, class_folder in enumerate(class_folders):
             before = len(entries)
             for path in _files(class_folder):
-                origin = path.relative_to(folder).as_posix()
-                if path.suffix.lower() not in EXTENSIONS:
+                origin = os.path.relpath(path, folder)
+                name, extension = os.path.splitext(origin)
+                if extension.lower() not in EXTENSIONS:
                     passed_over.append(origin)
                     continue
                 size_bytes, modified_ns = _size_and_time(path)
                 digest.update(f"{origin}\0{size_bytes}\0{modified_ns}\n".encode("utf-8", "surrogateescape"))
-                key = path.relative_to(folder).with_suffix("").as_posix()
-                entries.append(Entry(key, label, path, origin, size_bytes))
+                entries.append(Entry(name, label, path, origin, size_bytes))
             if len(entries) == before:
                 empty.append(class_folder.name)
             bar.advance()
@@ -80,7 +80,7 @@ def _raise(error: OSError) -> None:
     raise _unreadable(error) from error
 
 
-def _files(class_folder: Path) -> Iterator[Path]:
+def _files(class_folder: Path) -> Iterator[str]:
     """Every visible file below, links followed, in torchvision's order: folders by path, then files by name."""
     walked = []
     seen: set[tuple[int, int]] = set()
@@ -95,12 +95,12 @@ def _files(class_folder: Path) -> Iterator[Path]:
     for root, files in sorted(walked):
         for name in sorted(files):
             if not name.startswith("."):
-                yield Path(root, name)
+                yield os.path.join(root, name)
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
+def _size_and_time(path: str) -> tuple[int, int]:
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:  # a dangling link: listed, and found unreadable when its turn comes
         return 0, 0
     return status.st_size, status.st_mtime_ns

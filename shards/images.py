@@ -37,7 +37,7 @@ def encoded(entry: Entry, resize: Resize | None) -> tuple[bytes, str]:
     """
     if isinstance(entry.content, np.ndarray):
         return png(entry.content), "png"
-    data = _file_bytes(entry.content)
+    data = _file_bytes(Path(entry.content))
     image = decoded(data)
     if resize is not None and min(image.size) > resize.short_side:
         return _shrunk(image, resize), "jpg"

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -21,8 +20,8 @@ class Entry:
     key: str
     """Name in the tar, without extension."""
     label: int
-    content: Path | np.ndarray
-    """A file, or pixels: uint8 (H, W, 3)."""
+    content: str | np.ndarray
+    """The path of a file (a str: there may be millions), or pixels: uint8 (H, W, 3)."""
     origin: str
     """Where it comes from, for messages: a path relative to the source, or a name with an index."""
     size_bytes: int

@@ -156,10 +156,12 @@ def read_samples(folder: str | Path, header: Mapping[str, Any]) -> DatasetIndex:
         raise RunFailure(f"{path} cannot be read ({error}): copy it again, or {_REBUILD}") from error
     shards = header["shards"]
     rows = sum(shard.samples for shard in shards)
-    if any(len(column) != rows for column in (*columns.values(), keys)):
-        raise RunFailure(
-            f"{path} holds {len(keys)} samples, the shards in {INDEX_FILE} {rows}: copy them again, or {_REBUILD}"
-        )
+    for name, column in (*columns.items(), ("key", keys)):
+        if len(column) != rows:
+            raise RunFailure(
+                f"{path} has {len(column)} rows of {name} where the shards hold {rows} samples: copy the folder again, "
+                f"or {_REBUILD}"
+            )
     shard_of = np.repeat(np.arange(len(shards), dtype=np.int32), [shard.samples for shard in shards])
     return DatasetIndex(
         folder=Path(folder), classes=header["classes"], shards=shards, shard_of=shard_of, keys=keys, **columns
