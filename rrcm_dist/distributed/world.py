@@ -46,7 +46,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 def join_world(device: str = "auto") -> Iterator[World]:
     """Join the process group that torchrun (or a launcher that sets the same variables) describes, or be alone.
 
-    Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. A group that stands already is joined and left standing.
+    Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. A group that stands already is joined; a group of one
+    is left standing, because DeepSpeed keeps hold of it and the process may train again.
     """
     rank, size = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
     local_rank = _environment_number("LOCAL_RANK", rank)
@@ -59,7 +60,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
     try:
         yield World(dist.get_rank(), dist.get_world_size(), local_rank, own_device)
     finally:
-        if not stands_already:
+        if not stands_already and size > 1:
             dist.destroy_process_group()
 
 
