@@ -75,7 +75,8 @@ JobsOption = Annotated[
     ),
 ]
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Remove the dataset or unfinished build at OUT and begin anew.")
+    bool,
+    typer.Option("--force", help="Replace the finished dataset, or the unfinished build of something else, at OUT."),
 ]
 
 

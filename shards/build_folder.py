@@ -24,6 +24,7 @@ from rrcm_dist.files import PARTIAL, write_json
 from shards.tar_writer import Row
 
 QUARANTINE_FILE = "quarantine.tsv"
+PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -90,30 +91,33 @@ class BuildFolder:
         """Bytes of the shards that are there."""
         return sum(path.stat().st_size for path in self.out.glob("shard-*.tar"))
 
-    def clear(self) -> None:
-        """Remove the dataset or unfinished build that is there."""
-        # The index goes first: from here on the folder is not a dataset.
-        for name in (INDEX_FILE, SAMPLES_FILE, QUARANTINE_FILE):
-            (self.out / name).unlink(missing_ok=True)
-        for path in [*self.out.glob("shard-*.tar"), *self.working.glob("*.json")]:
-            path.unlink()
+    def goes_on(self, plan: Mapping[str, Any], force: bool) -> bool:
+        """Whether an unfinished build of `plan` is here; what else is here may be removed.
 
-    def agree(self, plan: Mapping[str, Any]) -> None:
-        """Note what is being built. Raises `InvalidInput` where shards of another plan are finished."""
-        path = self.working / "plan.json"
-        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        if earlier == plan:
-            return
-        if earlier is None or not any(self.working.glob("shard-*.json")):
-            write_json(path, plan)
-            return
-        changed = [key for key in sorted({*plan, *earlier} - {"source"}) if plan.get(key) != earlier.get(key)]
+        Raises `InvalidInput` where shards of another plan are finished and `force` is not given.
+        """
+        path = self.working / PLAN_FILE
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if earlier == plan and not (self.out / INDEX_FILE).exists():
+            return True
+        if force or not any(self.working.glob("shard-*.json")):
+            return False
+        changed = [key for key in sorted({*plan, *earlier} - {"fingerprint"}) if plan.get(key) != earlier.get(key)]
         what = ", ".join(f"{key} was {earlier.get(key)}, is now {plan.get(key)}" for key in changed)
         raise InvalidInput(
             f"{self.out} holds an unfinished build of something else "
             f"({what or 'the images of the source have changed'}): run it as before to go on, name another folder, "
             "or add --force to begin anew"
         )
+
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        """Remove the dataset or unfinished build that is here, and note what is being built."""
+        # The index goes first: from here on the folder is not a dataset.
+        for name in (INDEX_FILE, SAMPLES_FILE, QUARANTINE_FILE):
+            (self.out / name).unlink(missing_ok=True)
+        for path in [*self.out.glob("shard-*.tar"), *self.working.glob("*.json")]:
+            path.unlink()
+        write_json(self.working / PLAN_FILE, plan)
 
     def finished(self, name: str) -> FinishedShard | None:
         """What is known of the shard, or None where it is still to be written."""

@@ -76,10 +76,10 @@ def build(
     entries = shuffled(source.entries, options.seed) if options.order == "shuffled" else list(source.entries)
     parts = {f"shard-{n:06d}": part for n, part in enumerate(_dealt(entries, options.samples_per_shard))}
     with opened(out) as folder:
-        if force:
+        plan = {**made, "fingerprint": source.fingerprint}
+        if not folder.goes_on(plan, force):
             require_free_space(out, _needed_bytes(entries, options.resize) - folder.bytes(), "building the shards")
-            folder.clear()
-        folder.agree({**made, "source": source.fingerprint})
+            folder.begin(plan)
         finished = {name: done for name in parts if (done := folder.finished(name)) is not None}
         missing = {name: part for name, part in parts.items() if name not in finished}
         missing_bytes = _needed_bytes([entry for part in missing.values() for entry in part], options.resize)

@@ -130,3 +130,20 @@ def test_ctrl_c_leaves_finished_shards_and_nothing_half_written(slow_source, tmp
     for record in out.glob(".building/shard-*.json"):
         shard = json.loads(record.read_text())["shard"]
         assert (out / shard["name"]).stat().st_size == shard["bytes"]
+
+
+def test_a_killed_replacement_goes_on_and_leaves_nothing_of_the_old_dataset(
+    slow_source, source_folder, tmp_path, build_folder
+):
+    out = tmp_path / "out"
+    build_folder(source_folder, out, samples_per_shard=1)
+    running = subprocess.Popen(command(slow_source, out, 1, "--force"), stderr=subprocess.DEVNULL)
+    while not list(out.glob(".building/shard-*.json")):
+        assert running.poll() is None
+        time.sleep(0.005)
+    running.kill()
+    running.wait()
+    ended = subprocess.run(command(slow_source, out, 1, "--force"), capture_output=True, text=True)
+    assert "from an earlier run" in ended.stdout
+    build_folder(slow_source, tmp_path / "reference", samples_per_shard=4)
+    assert contents(out) == contents(tmp_path / "reference")
