@@ -1,13 +1,16 @@
 """From what a user points at (run folder, checkpoint folder, weights file) to the weights file that is meant."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput, RunFailure
+
+FORMAT = "rrcm-dist"
+"""Marks our weights files in their metadata."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,11 @@ class OwnMetadata:
     """'online', 'target' or 'model'."""
     recipe: PretrainConfig | FinetuneConfig
 
+    def as_strings(self) -> dict[str, str]:
+        """As `write_weights` stores it."""
+        recipe = self.recipe
+        return {"format": FORMAT, "kind": recipe.kind, "recipe": recipe.model_dump_json(), "network": self.network}
+
 
 def weights_file(path: str | Path, network: str) -> Path:
     """The weights file of `network` ('online', 'target', 'model') at a run folder, a checkpoint folder, or a file.
@@ -27,14 +35,26 @@ def weights_file(path: str | Path, network: str) -> Path:
     path = Path(path)
     if path.is_file():
         return path
+    found = weights_files(path)
+    for file in found:
+        if file.stem == network:
+            return file
+    raise InvalidInput(f"{found[0].parent} has no {network}.safetensors; it has {', '.join(f.name for f in found)}")
+
+
+def weights_files(path: str | Path) -> list[Path]:
+    """All weights files of a checkpoint folder, or of a run folder's newest checkpoint; at least one.
+
+    Raises `InvalidInput` where there is none.
+    """
+    path = Path(path)
     if not path.is_dir():
         raise InvalidInput(f"there is no {path}: name a run folder, a checkpoint folder or a weights file")
     folder = _newest_checkpoint(path) if (path / "checkpoints").is_dir() else path
-    file = folder / f"{network}.safetensors"
-    if not file.is_file():
-        there = ", ".join(sorted(f.name for f in folder.glob("*.safetensors"))) or "no weights"
-        raise InvalidInput(f"{folder} has no {file.name}; it has {there}")
-    return file
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise InvalidInput(f"{folder} has no weights: name a run folder, a checkpoint folder or a weights file")
+    return found
 
 
 def _newest_checkpoint(run: Path) -> Path:
@@ -57,7 +77,18 @@ def own_metadata(file: Path) -> OwnMetadata | None:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise RunFailure(f"{file} cannot be read as weights ({error}); is it damaged?") from error
-    if metadata.get("format") != "rrcm-dist":
+    if metadata.get("format") != FORMAT:
         return None
-    kind = PretrainConfig if metadata["kind"] == "pretrain" else FinetuneConfig
-    return OwnMetadata(metadata["network"], kind.model_validate(json.loads(metadata["recipe"])))
+    try:
+        kind = PretrainConfig if metadata["kind"] == "pretrain" else FinetuneConfig
+        return OwnMetadata(metadata["network"], kind.model_validate_json(metadata["recipe"]))
+    except (KeyError, ValidationError) as error:
+        raise RunFailure(f"{file} holds no recipe that this version can read: {error}") from error
+
+
+def require_own(file: Path) -> OwnMetadata:
+    """As `own_metadata`, but raises `InvalidInput` for a file that is not ours."""
+    metadata = own_metadata(file)
+    if metadata is None:
+        raise InvalidInput(f"{file} is not a weights file of ours: `rrcm import` makes one of released weights")
+    return metadata

@@ -9,8 +9,7 @@ from rrcm_dist.config.schema import FinetuneConfig
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.models.attention import use_attention
 from rrcm_dist.models.checkpoint_files import own_metadata, weights_file
-from rrcm_dist.models.rrcm import FinetuningNetwork
-from rrcm_dist.models.weights import load_into, read_weights
+from rrcm_dist.models.rebuilding import trained_network
 from rrcm_dist.noise import conditioning_level
 
 
@@ -20,13 +19,13 @@ class NoisyPixelClassifier(nn.Module):
     Maps pixels to [-1, 1], so that the noise becomes t = 2σ, and conditions on the grid point nearest to t.
     """
 
-    def __init__(self, network: FinetuningNetwork, level: float) -> None:
+    def __init__(self, network: nn.Module, level: float) -> None:
         super().__init__()
         self.network, self._level = network, level
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Logits of noisy images."""
-        t = torch.full((len(noisy),), self._level, device=noisy.device)
+        t = torch.full((noisy.shape[0],), self._level, device=noisy.device)
         return self.network(noisy.float() * 2 - 1, t)
 
 
@@ -43,11 +42,9 @@ def load_classifier(
         raise InvalidInput(
             f"{file} is not a fine-tuned checkpoint of ours: fine-tune first, or `rrcm import` released weights"
         )
-    recipe = metadata.recipe
-    if recipe.sigma != sigma:
-        raise InvalidInput(f"{file} was fine-tuned for sigma {recipe.sigma:g}, not {sigma:g}")
-    network = FinetuningNetwork(recipe.encoder, recipe.classes, recipe.final_norm, recipe.noise)
-    load_into(network, read_weights(file).tensors, str(file), required="")
+    if metadata.recipe.sigma != sigma:
+        raise InvalidInput(f"{file} was fine-tuned for sigma {metadata.recipe.sigma:g}, not {sigma:g}")
+    network, recipe = trained_network(file)
     device = device or torch.device("cpu")
     use_attention(network, attention, device)
     return NoisyPixelClassifier(network, conditioning_level(recipe.noise, sigma)).to(device).eval()

@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         """
         scaled = noisy * input_scale(t, self.sigma_data)[:, None, None, None]
         time_token = sinusoidal_embedding(time_condition(t), self.config.width)[:, None]
-        class_token = self.cls_token.expand(len(noisy), -1, -1)
+        class_token = self.cls_token.expand(noisy.shape[0], -1, -1)
         x = torch.cat([class_token, time_token, self.patch_embed(scaled).float()], dim=1) + self.pos_embed
         for block in self.blocks:
             x = block(x)

@@ -3,6 +3,7 @@
 Ours are `encoder.…`, `projector.…` and `head.…`; within the encoder they equal the released ones.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rrcm_dist.errors import InvalidInput, RunFailure
-from rrcm_dist.files import whole_file
+from rrcm_dist.files import require_free_space, whole_file
 
 RELEASED_PREFIXES = {"projection_head.": "projector.", "base_model.": "encoder.", "linear_head.": "head."}
 WRAPPER = "module."
 """What data-parallel wrappers put before every name."""
+SHOWN_NAMES = 8
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class NamedWeights:
 
 def from_released_names(released: Mapping[str, Tensor]) -> NamedWeights:
     """Weights under the released names (pre-trained or fine-tuned, with or without `module.`) → under ours."""
-    tensors, sources = {}, {}
+    tensors: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
     for name, tensor in released.items():
         own = our_name(name)
         if own in tensors:
@@ -59,7 +62,7 @@ def read_weights(path: str | Path) -> NamedWeights:
     """
     path = Path(path)
     if not path.is_file():
-        raise InvalidInput(f"there is no weights file {path}")
+        raise InvalidInput(f"there is no weights file {path}" + (": it is a folder" if path.is_dir() else ""))
     try:
         if path.suffix == ".safetensors":
             return from_released_names(load_file(path))
@@ -71,15 +74,25 @@ def read_weights(path: str | Path) -> NamedWeights:
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)} if state else {}
     if not tensors:
-        raise RunFailure(f"{path} holds no named tensors; a state dict was expected")
+        there = f"its keys are {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, dict) else "it has none"
+        raise RunFailure(f"{path} holds no tensors by name, as a state dict does: {there}")
     return from_released_names(tensors)
 
 
 def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors as safetensors with string metadata; the file appears whole."""
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in contiguous.values())
+    require_free_space(Path(path).parent, size_bytes, str(path))
     with whole_file(path) as aside:
         save_file(contiguous, aside, dict(metadata))
+        aside.chmod(0o666 & ~_umask())  # safetensors lets nobody else read what it writes
+
+
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
 
 
 @dataclass(frozen=True)
@@ -100,14 +113,16 @@ class LoadReport:
         return "; ".join(lines)
 
 
-def load_into(network: nn.Module, weights: Mapping[str, Tensor], origin: str, required: str = "") -> LoadReport:
+def load_into(
+    network: nn.Module, weights: Mapping[str, Tensor], origin: str, required: str | tuple[str, ...] = ""
+) -> LoadReport:
     """Copy weights into a network by name.
 
     Args:
         network: its state dict bears our names.
         weights: under our names.
         origin: where they are from, for messages.
-        required: names with this prefix must be there.
+        required: names with this prefix, or one of these, must be there; unless said otherwise, all.
 
     Raises `InvalidInput` naming every tensor of another shape and every required one that is missing; the network is
     then left as it was.
@@ -119,11 +134,12 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor], origin: str, re
         if name in weights and weights[name].shape != tensor.shape
     ]
     if wrong:
-        raise InvalidInput(f"{origin} is of another shape than the recipe's network: " + "; ".join(wrong))
+        raise InvalidInput("\n  ".join([f"{origin} is of another shape than the recipe's network:", *wrong]))
     missing = tuple(name for name in own if name not in weights)
-    absent = [name for name in missing if required and name.startswith(required)]
+    absent = [name for name in missing if name.startswith(required)]
     if absent:
-        raise InvalidInput(f"{origin} lacks {len(absent)} tensors that are needed: {', '.join(absent[:8])} …")
+        more = f" and {len(absent) - SHOWN_NAMES} more" if len(absent) > SHOWN_NAMES else ""
+        raise InvalidInput(f"{origin} lacks tensors that are needed: {', '.join(absent[:SHOWN_NAMES])}{more}")
     network.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
     unused = tuple(name for name in weights if name not in own)
     return LoadReport(tuple(name for name in own if name in weights), missing, unused)

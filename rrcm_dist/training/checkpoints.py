@@ -25,6 +25,7 @@ from rrcm_dist.distributed.collectives import agree, own_rank, wait_for_all
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.files import PARTIAL, disk_failure, flush, require_free_space, sha256, write_text
+from rrcm_dist.models.checkpoint_files import OwnMetadata
 from rrcm_dist.models.weights import write_weights
 from rrcm_dist.training.engine import Engine
 
@@ -169,9 +170,8 @@ def _prepare(folder: Path, aside: Path, weights: Mapping[str, Mapping[str, Tenso
 def _write_weights(
     aside: Path, weights: Mapping[str, Mapping[str, Tensor]], recipe: PretrainConfig | FinetuneConfig
 ) -> None:
-    metadata = {"format": "rrcm-dist", "kind": recipe.kind, "recipe": recipe.model_dump_json()}
     for stem, tensors in weights.items():
-        write_weights(aside / f"{stem}.safetensors", tensors, {**metadata, "network": stem})
+        write_weights(aside / f"{stem}.safetensors", tensors, OwnMetadata(stem, recipe).as_strings())
 
 
 def _finish(aside: Path, final: Path, progress: Progress) -> None:
