@@ -35,7 +35,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a folder aside to fill; on success its files are flushed and it is renamed to `path` (which must not exist)."""
+    """Yield a folder aside to fill; on success its files are flushed and it becomes `path`, which must not exist."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}{PARTIAL}")

@@ -1,4 +1,4 @@
-"""Progress bars with an ETA, one look for the whole project: a live bar on a terminal, a line now and then elsewhere."""
+"""Progress bars with an ETA, one look for the whole project: live on a terminal, a line now and then elsewhere."""
 
 import sys
 import time

@@ -3,12 +3,16 @@
 import logging
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import typer
 
 from rrcm_dist.cli.door import INTERRUPTED
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rrcm_dist.training.loop import Task
 
 
 def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: str) -> None:
@@ -21,7 +25,7 @@ def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: s
 
     with join_world(device) as world:
         task = _task_of(recipe)(recipe, world)
-        outcome = train(task, world, resume == "auto")  # type: ignore[arg-type]
+        outcome = train(task, world, resume == "auto")
         if world.is_main:
             typer.echo(str(outcome.checkpoint))
     if outcome.interrupted:
@@ -29,7 +33,7 @@ def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: s
         raise typer.Exit(INTERRUPTED)
 
 
-def _task_of(recipe: PretrainConfig | FinetuneConfig) -> Callable[..., object]:
+def _task_of(recipe: PretrainConfig | FinetuneConfig) -> Callable[..., "Task"]:
     if isinstance(recipe, PretrainConfig):
         from rrcm_dist.training.pretraining import PretrainingTask
 

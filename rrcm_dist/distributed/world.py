@@ -46,8 +46,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 def join_world(device: str = "auto") -> Iterator[World]:
     """Join the process group that torchrun (or a launcher that sets the same variables) describes, or be alone.
 
-    Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. A group that stands already is joined; a group of one
-    is left standing, because DeepSpeed keeps hold of it and the process may train again.
+    Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. A group that stands already is joined; a group of
+    one is left standing, because DeepSpeed keeps hold of it and the process may train again.
     """
     rank, size = _environment_number("RANK", 0), _environment_number("WORLD_SIZE", 1)
     local_rank = _environment_number("LOCAL_RANK", rank)

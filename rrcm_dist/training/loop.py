@@ -27,11 +27,14 @@ log = logging.getLogger(__name__)
 class Task(Protocol):
     """What is trained: pre-training or fine-tuning."""
 
-    recipe: PretrainConfig | FinetuneConfig
     engine: Engine
     total_steps: int
     warmup_steps: int
     evaluate_every: int
+
+    @property
+    def recipe(self) -> PretrainConfig | FinetuneConfig:
+        """What the run is."""
 
     def batches(self, start_step: int) -> Iterator[Any]:
         """This rank's batches from a step on, to the last."""

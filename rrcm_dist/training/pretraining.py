@@ -79,8 +79,8 @@ class PretrainingTask:
 
         @torch.no_grad()
         def average() -> None:
-            targets, online = list(self._target.parameters()), list(self.engine.network.parameters())
-            torch._foreach_lerp_(targets, [p.detach() for p in online], 1 - rate)
+            targets: list[Tensor] = list(self._target.parameters())
+            torch._foreach_lerp_(targets, [p.detach() for p in self.engine.network.parameters()], 1 - rate)
 
         self.engine.with_whole_parameters(average)
 
@@ -164,7 +164,7 @@ class NoisyViews:
         return self._noisy_plain(rows, self._t_less_noisy)[None], self._levels(self._t_less_noisy)
 
     def _augmented(self, view: Tensor, photometric: Tensor) -> Tensor:
-        images = apply_photometric(self._to_device(view), self._to_device(photometric))
+        images = apply_photometric(self._to_device(view), photometric)
         return images.add_(self._noise, alpha=self._t_min)
 
     def _noisy_plain(self, rows: slice, t: float) -> Tensor:
