@@ -1,0 +1,118 @@
+"""What is exported runs in torch alone, at any batch size, with the same numbers."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from released_files import FINETUNE, PRETRAIN, recipe_file, released, released_finetuned, saved
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from rrcm_dist.cli.main import build_app
+from rrcm_dist.config.load import load_recipe
+from rrcm_dist.errors import InvalidInput
+from rrcm_dist.models.checkpoint_files import own_metadata
+from rrcm_dist.models.classifier import load_classifier
+from rrcm_dist.models.exporting import weights_to_export
+from rrcm_dist.models.importing import import_weights
+from rrcm_dist.models.rebuilding import trained_network
+
+ALONE = """
+import sys
+sys.modules["rrcm_dist"] = None  # importing it raises, wherever it is installed
+import torch
+module = torch.export.load("network.pt2").module()
+inputs = torch.load("inputs.pt")
+torch.save([module(*tensors) for tensors in inputs], "outputs.pt")
+"""
+BATCHES = (1, 2, 7)
+
+
+@pytest.fixture
+def classifier_file(tmp_path):
+    recipe = load_recipe(recipe_file(tmp_path, FINETUNE), kind="finetune")
+    import_weights(saved(released_finetuned(), tmp_path / "tuned.pt"), recipe, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def encoder_file(tmp_path):
+    recipe = load_recipe(recipe_file(tmp_path, PRETRAIN), kind="pretrain")
+    import_weights(saved(released("online"), tmp_path / "nnet.pth"), recipe, tmp_path / "online.safetensors")
+    return tmp_path / "online.safetensors"
+
+
+def run(*arguments):
+    return CliRunner().invoke(build_app(), ["export", *map(str, arguments)])
+
+
+def outputs_in_torch_alone(program, inputs, folder):
+    """Of a Python that has torch but not this project."""
+    folder.mkdir()
+    program.rename(folder / "network.pt2")
+    torch.save(inputs, folder / "inputs.pt")
+    done = subprocess.run([sys.executable, "-I", "-c", ALONE], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return torch.load(folder / "outputs.pt")
+
+
+def test_an_exported_classifier_runs_in_torch_alone(tmp_path, classifier_file):
+    result = run(classifier_file, "--output", tmp_path / "classifier.pt2")
+    assert result.exit_code == 0, result.output
+    assert "(N, 3, 16, 16) float32, [0, 1] pixels plus noise of standard deviation 0.5" in result.output
+    inputs = [(torch.rand(n, 3, 16, 16) + 0.5 * torch.randn(n, 3, 16, 16),) for n in BATCHES]
+    outputs = outputs_in_torch_alone(tmp_path / "classifier.pt2", inputs, tmp_path / "elsewhere")
+    classifier = load_classifier(classifier_file, 0.5)
+    for (noisy,), logits in zip(inputs, outputs, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(logits, classifier(noisy), rtol=1e-6, atol=1e-6)
+
+
+def test_an_exported_encoder_runs_in_torch_alone(tmp_path, encoder_file):
+    result = run(encoder_file, "--output", tmp_path / "folder", "--format", "torch")
+    assert result.exit_code == 0, result.output
+    inputs = [(torch.randn(n, 3, 16, 16), torch.linspace(0.002, 80, n)) for n in BATCHES]
+    outputs = outputs_in_torch_alone(tmp_path / "folder" / "online.pt2", inputs, tmp_path / "elsewhere")
+    network, _ = trained_network(encoder_file)
+    for (noisy, t), representations in zip(inputs, outputs, strict=True):
+        with torch.no_grad():
+            torch.testing.assert_close(representations, network.encoder(noisy, t), rtol=1e-6, atol=1e-6)
+
+
+def test_exported_safetensors_hold_the_same_tensors_and_the_recipe(tmp_path, encoder_file):
+    assert run(encoder_file, "--output", tmp_path / "copy.safetensors").exit_code == 0
+    before, after = load_file(encoder_file), load_file(tmp_path / "copy.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert own_metadata(tmp_path / "copy.safetensors") == own_metadata(encoder_file)
+
+
+def test_a_checkpoint_with_two_networks_asks_which(tmp_path, encoder_file):
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-000000004"
+    checkpoint.mkdir(parents=True)
+    for name in ("online", "target"):
+        (checkpoint / f"{name}.safetensors").write_bytes(encoder_file.read_bytes())
+    with pytest.raises(InvalidInput, match="holds online and target: choose one by --network"):
+        weights_to_export(tmp_path / "run", None)
+    assert weights_to_export(tmp_path / "run", "online") == checkpoint / "online.safetensors"
+    with pytest.raises(InvalidInput, match=r"has no model\.safetensors; it has online\.safetensors, target"):
+        weights_to_export(tmp_path / "run", "model")
+    with pytest.raises(InvalidInput, match="holds the online network, not the target one"):
+        weights_to_export(encoder_file, "target")
+
+
+def test_mistakes_are_told(tmp_path, encoder_file):
+    released_file = saved(released("online"), tmp_path / "nnet.pth")
+    (tmp_path / "empty").mkdir()
+    for arguments, told in (
+        ((tmp_path / "absent", "--output", tmp_path / "a.pt2"), "there is no"),
+        ((tmp_path / "empty", "--output", tmp_path / "a.pt2"), "has no weights"),
+        ((released_file, "--output", tmp_path / "a.pt2"), "is not a weights file of ours: `rrcm import`"),
+        ((released_file, "--output", tmp_path / "a.safetensors"), "is not a weights file of ours: `rrcm import`"),
+        ((encoder_file, "--output", encoder_file), "exists already"),
+        ((encoder_file, "--output", tmp_path / "a.pt2", "--format", "safetensors"), "does not go with --format"),
+    ):
+        error = run(*arguments).exception
+        assert isinstance(error, InvalidInput)
+        assert told in str(error)
