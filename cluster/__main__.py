@@ -1,0 +1,36 @@
+"""`python -m cluster`: start runs, on this machine or on a cluster."""
+
+import typer
+
+from cluster import submit_command
+from rrcm_dist.cli.door import enter
+
+PROGRAM = "python -m cluster"
+
+
+def build_app() -> typer.Typer:
+    """The typer application with every command."""
+    app = typer.Typer(
+        help="Start training runs of many ranks.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command("submit")(submit_command.command)
+    app.callback()(_door)
+    return app
+
+
+def _door() -> None:
+    """Start training runs of many ranks, on this machine or on a cluster."""
+
+
+def main() -> None:
+    """Entry point of `python -m cluster`."""
+    app = build_app()
+    enter(lambda: app(prog_name=PROGRAM))
+
+
+if __name__ == "__main__":
+    main()
