@@ -28,9 +28,9 @@ from rrcm_dist.errors import RunFailure
 from rrcm_dist.files import write_json
 from rrcm_dist.reporting.certificates import Source
 from rrcm_dist.reporting.report import Report, build_report
-from rrcm_dist.training.finetuning import FinetuningTask
-from rrcm_dist.training.loop import Task, train
-from rrcm_dist.training.pretraining import PretrainingTask
+from rrcm_dist.training.finetuning import prepare_finetuning
+from rrcm_dist.training.loop import Training, train
+from rrcm_dist.training.pretraining import prepare_pretraining
 
 ENCODERS = {"pre-trained": "pretrain", "from scratch": None}
 """Name in the report → folder of the run that its fine-tuning starts from."""
@@ -63,11 +63,11 @@ def run_demo(recipe: DemoConfig, device: str, say: Callable[[str], None]) -> Dem
     with join_world(device) as world:
         stages.begin("pre-train")
         pretrain = _completed(recipe.pretrain, recipe, "pretrain", data=_shards(recipe.pretrain.data, folder))
-        _train(PretrainingTask(pretrain, world), world)
+        _train(prepare_pretraining(pretrain, world), world)
         for name, start_from in ENCODERS.items():
             for sigma in recipe.sigmas:
                 stages.begin(f"fine-tune at σ {sigma:g}, {name}")
-                _train(FinetuningTask(_finetune_recipe(recipe, name, start_from, sigma), world), world)
+                _train(prepare_finetuning(_finetune_recipe(recipe, name, start_from, sigma), world), world)
             stages.begin(f"certify, {name}")
             certify(_certify_recipe(recipe, name), world.device)
     stages.begin("report")
@@ -94,8 +94,8 @@ class Stages:
         return {name: round(end - begun, 1) for (name, begun), end in zip(self._started, ends, strict=True)}
 
 
-def _train(task: Task, world: World) -> None:
-    if train(task, world).interrupted:
+def _train(training: Training, world: World) -> None:
+    if train(training, world).interrupted:
         raise Interrupted
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,7 +11,8 @@ from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from rrcm_dist.training.loop import Task
+    from rrcm_dist.distributed.world import World
+    from rrcm_dist.training.loop import Training
 
 
 def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: str) -> None:
@@ -24,8 +24,7 @@ def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: s
     from rrcm_dist.training.loop import train
 
     with join_world(device) as world:
-        task = _task_of(recipe)(recipe, world)
-        outcome = train(task, world, resume == "auto")
+        outcome = train(_prepare(recipe, world), world, resume == "auto")
         if world.is_main:
             typer.echo(str(outcome.checkpoint))
     if outcome.interrupted:
@@ -33,11 +32,11 @@ def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: s
         raise typer.Exit(INTERRUPTED)
 
 
-def _task_of(recipe: PretrainConfig | FinetuneConfig) -> Callable[..., "Task"]:
+def _prepare(recipe: PretrainConfig | FinetuneConfig, world: "World") -> "Training":
     if isinstance(recipe, PretrainConfig):
-        from rrcm_dist.training.pretraining import PretrainingTask
+        from rrcm_dist.training.pretraining import prepare_pretraining
 
-        return PretrainingTask
-    from rrcm_dist.training.finetuning import FinetuningTask
+        return prepare_pretraining(recipe, world)
+    from rrcm_dist.training.finetuning import prepare_finetuning
 
-    return FinetuningTask
+    return prepare_finetuning(recipe, world)

@@ -1,7 +1,7 @@
-"""The loop: resume, step, look up now and then, keep checkpoints. What a step is, a task says."""
+"""The loop: resume, step, look up now and then, keep checkpoints. What a step is, `Training.step` says."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,20 +24,10 @@ from rrcm_dist.training.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 
-class Task(Protocol):
-    """What is trained: pre-training or fine-tuning."""
+class Step(Protocol):
+    """Networks, and what a step of training does to them."""
 
     engine: Engine
-    total_steps: int
-    warmup_steps: int
-    evaluate_every: int
-
-    @property
-    def recipe(self) -> PretrainConfig | FinetuneConfig:
-        """What the run is."""
-
-    def batches(self, start_step: int) -> Iterator[Any]:
-        """This rank's batches from a step on, to the last."""
 
     def backward(self, batch: Any, step: int) -> dict[str, Tensor]:
         """Leave the step's gradients in the engine; returns scalar loss parts, one of them named 'loss'."""
@@ -45,14 +35,27 @@ class Task(Protocol):
     def after_update(self, step: int) -> None:
         """Called when the parameters have moved."""
 
-    def evaluate(self) -> dict[str, float]:
-        """Accuracies by name; every rank calls it."""
-
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint keeps for other uses than resuming, by file stem; every rank calls it."""
 
     def load(self, checkpoint: Path) -> None:
         """Take up what `weights` wrote and the engine's state does not hold."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that `train` needs: pre-training and fine-tuning each put one together."""
+
+    recipe: PretrainConfig | FinetuneConfig
+    step: Step
+    batches: Callable[[int], Iterator[Any]]
+    """Step to start from → this rank's batches to the last step."""
+    evaluate: Callable[[], dict[str, float]]
+    """Accuracies by name; every rank calls it."""
+    total_steps: int
+    warmup_steps: int
+    evaluate_every: int
+    """Steps between evaluations."""
 
 
 @dataclass(frozen=True)
@@ -64,86 +67,86 @@ class Outcome:
     interrupted: bool = False
 
 
-def train(task: Task, world: World, resume: bool = True) -> Outcome:
-    """Train `task` to its last step, from its newest checkpoint on.
+def train(training: Training, world: World, resume: bool = True) -> Outcome:
+    """Train to the last step, from the newest checkpoint on.
 
     Raises `InvalidInput` where the output folder holds another run, or any run and `resume` is False; `RunFailure` for
     a non-finite loss, too many undecodable samples, or a disk that is full. Checkpoints stay good in every case.
     """
-    folder = RunFolder(task.recipe)
+    folder = RunFolder(training.recipe)
     folder.check()
-    start = _restore(task, folder, world, resume)
+    start = _restore(training, folder, world, resume)
     if start.finished:
         log.info("%s is finished (step %d)", folder.path, start.step)
         return Outcome(folder.checkpoints / f"step-{start.step:09d}", start.step)
     if world.is_main:
         folder.open(start.step, world.size)
-    metrics = Metrics(task.recipe, folder, world)
+    metrics = Metrics(training.recipe, folder, world)
     try:
-        return _run(task, world, folder, metrics, start.step)
+        return _run(training, world, folder, metrics, start.step)
     finally:
         metrics.close()
 
 
-def _run(task: Task, world: World, folder: RunFolder, metrics: Metrics, step: int) -> Outcome:
-    settings = task.recipe.training
+def _run(training: Training, world: World, folder: RunFolder, metrics: Metrics, step: int) -> Outcome:
+    settings = training.recipe.training
     guard = Guard(world, folder.path)
-    failures = DecodeFailures(task.recipe.data.max_decode_failures)
-    title = f"{task.recipe.kind} {task.recipe.name}"
-    with guard.signals(), progress_bar(title, task.total_steps, step, "steps", world.is_main) as bar:
-        for batch in task.batches(step):
+    failures = DecodeFailures(training.recipe.data.max_decode_failures)
+    title = f"{training.recipe.kind} {training.recipe.name}"
+    with guard.signals(), progress_bar(title, training.total_steps, step, "steps", world.is_main) as bar:
+        for batch in training.batches(step):
             failures.update(batch)
-            parts = task.backward(batch, step)
+            parts = training.step.backward(batch, step)
             asked_to_stop = guard.watch(step, parts["loss"], batch.keys)
-            lr = _update(task, step)
-            task.after_update(step)
+            lr = _update(training, step)
+            training.step.after_update(step)
             metrics.add(parts)
             step += 1
-            last = step == task.total_steps
+            last = step == training.total_steps
             note = ""
             if last or step % settings.log_every == 0:
-                note = metrics.log_steps(step, lr=lr, gradient_norm=task.engine.gradient_norm())
+                note = metrics.log_steps(step, lr=lr, gradient_norm=training.step.engine.gradient_norm())
             bar.advance(1, note)
-            if last or step % task.evaluate_every == 0:
-                metrics.log_evaluation(step, task.evaluate())
+            if last or step % training.evaluate_every == 0:
+                metrics.log_evaluation(step, training.evaluate())
             if last or asked_to_stop or step % settings.checkpoint_every == 0:
                 guard.settle()
-                checkpoint = _save(task, world, folder, step)
+                checkpoint = _save(training, world, folder, step)
             if asked_to_stop:
                 return Outcome(checkpoint, step, interrupted=True)
-    if step != task.total_steps:
-        raise RunFailure(f"the loader ended at step {step} of {task.total_steps}")
+    if step != training.total_steps:
+        raise RunFailure(f"the loader ended at step {step} of {training.total_steps}")
     return Outcome(checkpoint, step)
 
 
-def _update(task: Task, step: int) -> float:
-    optimizer = task.recipe.optimizer
-    lr = learning_rate(step, optimizer.lr, task.warmup_steps, task.total_steps)
-    task.engine.update(lr, optimizer.clip if step >= task.warmup_steps else None)
+def _update(training: Training, step: int) -> float:
+    optimizer = training.recipe.optimizer
+    lr = learning_rate(step, optimizer.lr, training.warmup_steps, training.total_steps)
+    training.step.engine.update(lr, optimizer.clip if step >= training.warmup_steps else None)
     return lr
 
 
-def _save(task: Task, world: World, folder: RunFolder, step: int) -> Path:
-    settings = task.recipe.training
-    progress = Progress(step, step * settings.batch, world.size, settings.zero_stage, step == task.total_steps)
-    weights = task.weights()
+def _save(training: Training, world: World, folder: RunFolder, step: int) -> Path:
+    settings = training.recipe.training
+    progress = Progress(step, step * settings.batch, world.size, settings.zero_stage, step == training.total_steps)
+    weights = training.step.weights()
     return save_checkpoint(
-        folder.checkpoints, task.engine, weights, task.recipe, progress, settings.keep_checkpoints, world
+        folder.checkpoints, training.step.engine, weights, training.recipe, progress, settings.keep_checkpoints, world
     )
 
 
-def _restore(task: Task, folder: RunFolder, world: World, resume: bool) -> Progress:
-    """Load the newest good checkpoint into the task; returns where to go on."""
+def _restore(training: Training, folder: RunFolder, world: World, resume: bool) -> Progress:
+    """Load the newest good checkpoint into the networks; returns where to go on."""
     found = find_checkpoint(folder.checkpoints)
     if found is None:
-        return Progress(0, 0, world.size, task.recipe.training.zero_stage)
+        return Progress(0, 0, world.size, training.recipe.training.zero_stage)
     if not resume:
         raise InvalidInput(f"{folder.path} holds checkpoints: resume, or give another output")
     checkpoint, progress = found
     if not progress.finished:
-        require_same_layout(progress, world.size, task.recipe.training.zero_stage, checkpoint)
-        task.engine.load_state(checkpoint)
-        task.load(checkpoint)
+        require_same_layout(progress, world.size, training.recipe.training.zero_stage, checkpoint)
+        training.step.engine.load_state(checkpoint)
+        training.step.load(checkpoint)
         if world.is_main:
             log.info("resuming from %s", checkpoint)
         wait_for_all()

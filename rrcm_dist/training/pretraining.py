@@ -1,177 +1,33 @@
-"""Pre-training: the rRCM loss over the exact global batch, whatever fits in memory (gradient caching)."""
+"""Pre-training, put together: samples, step, k-NN evaluation."""
 
-import copy
 from collections.abc import Iterator
-from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.batches import PretrainingBatch
-from rrcm_dist.data.index import load_index
 from rrcm_dist.data.loaders import pretraining_loader
-from rrcm_dist.data.order import SampleOrder
-from rrcm_dist.data.photometric import apply_photometric
 from rrcm_dist.distributed.world import World
-from rrcm_dist.models.attention import use_attention
-from rrcm_dist.models.rrcm import PretrainingNetwork
-from rrcm_dist.models.weights import load_into, read_weights
-from rrcm_dist.noise import grid
-from rrcm_dist.objectives.pretraining import pretraining_loss
-from rrcm_dist.random_streams import Purpose, numpy_generator
-from rrcm_dist.schedules import grid_points, target_rate
-from rrcm_dist.training.engine import Engine
 from rrcm_dist.training.knn import KnnEvaluation
-from rrcm_dist.training.noise_draws import training_noise
-from rrcm_dist.training.parameter_groups import one_group
+from rrcm_dist.training.loop import Training
+from rrcm_dist.training.pretraining_step import PretrainingStep
+from rrcm_dist.training.samples import dealt_samples
 
 
-class PretrainingTask:
-    """A step of pre-training, for `loop.train`. Network passes per image: 3 with gradient, 1 + 2 without."""
+def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
+    """What `loop.train` needs to pre-train; raises `InvalidInput` for what cannot be, before anything is trained."""
+    index, order = dealt_samples(recipe, world)
+    total_steps = recipe.training.steps or (recipe.training.epochs or 0) * order.steps_per_epoch
+    knn = KnnEvaluation(recipe, index, world)
+    step = PretrainingStep(recipe, total_steps, world)
 
-    def __init__(self, recipe: PretrainConfig, world: World) -> None:
-        self.recipe, self._world = recipe, world
-        self._index = load_index(recipe.data.train)
-        settings, data = recipe.training, recipe.data
-        samples = [shard.samples for shard in self._index.shards]
-        self._order = SampleOrder(samples, settings.batch, data.streams, recipe.seed, data.shuffle_window)
-        self._order.rank_batch(0, world.rank, world.size)  # a number of ranks that does not fit is told now
-        self.total_steps = settings.steps or (settings.epochs or 0) * self._order.steps_per_epoch
-        self.warmup_steps, self.evaluate_every = recipe.optimizer.warmup, recipe.knn.every
-        self._knn = KnnEvaluation(recipe, self._index, world)
-        network = PretrainingNetwork(recipe.encoder, recipe.projector, recipe.noise, recipe.seed, settings.precision)
-        use_attention(network, settings.attention, world.device)
-        self._target = copy.deepcopy(network).requires_grad_(False).to(world.device)
-        self.engine = Engine(
-            network, one_group(network, recipe.optimizer.weight_decay), recipe.optimizer, settings, world
-        )
+    def batches(start_step: int) -> Iterator[PretrainingBatch]:
+        return pretraining_loader(index, order, recipe, world.rank, world.size, start_step, total_steps - start_step)
 
-    def batches(self, start_step: int) -> Iterator[PretrainingBatch]:
-        """This rank's batches from `start_step` to the last step."""
-        world, steps = self._world, self.total_steps - start_step
-        return pretraining_loader(self._index, self._order, self.recipe, world.rank, world.size, start_step, steps)
-
-    def backward(self, batch: PretrainingBatch, step: int) -> dict[str, Tensor]:
-        """Gradients of the step's loss: the first micro-batch with its graph, the others by their cached gradients.
-
-        The first micro-batch keeps its graph and passes projector and loss together with the others' representations,
-        which are encoded without a graph; then each other is encoded again and receives its gradient. The result is the
-        gradient of the whole batch; the first backward touches every parameter, as ZeRO stage 3 needs.
-        """
-        views = NoisyViews(batch, step, self.total_steps, self.recipe, self._world)
-        first, *others = self._micro_batches(len(batch.rows))
-        target_projections, less_noisy = self._keys(views, [first, *others])
-        cached = self._encode_without_graph(views, others)
-        representations, projections = self.engine(*views.online(first), others=cached, project=2)
-        loss = pretraining_loss(
-            projections, representations[2], target_projections, less_noisy, self.recipe.temperature
-        )
-        self.engine.backward(loss.mean, last=not others)
-        if cached is not None:
-            self._push_cached_gradients(views, others, cached)
-        parts = {"contrastive": loss.contrastive.mean(), "consistency": loss.consistency.mean()}
-        return {"loss": loss.mean, **parts}
-
-    def after_update(self, step: int) -> None:
-        """Move the target's parameters towards the online ones; its batch norms have statistics of their own."""
-        rate = target_rate(step, self.total_steps, self.recipe.target)
-
-        @torch.no_grad()
-        def average() -> None:
-            targets: list[Tensor] = list(self._target.parameters())
-            torch._foreach_lerp_(targets, [p.detach() for p in self.engine.network.parameters()], 1 - rate)
-
-        self.engine.with_whole_parameters(average)
-
-    def evaluate(self) -> dict[str, float]:
-        """Weighted k-NN accuracy of the online representation, clean and under noise."""
-        return self._knn.run(self.engine.network)
-
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """Online and target network."""
-        return {"online": self.engine.weights(), "target": dict(self._target.state_dict())}
-
-    def load(self, checkpoint: Path) -> None:
-        """The target network of a checkpoint; the online one is in the engine's state."""
-        file = checkpoint / "target.safetensors"
-        load_into(self._target, read_weights(file).tensors, str(file), required="encoder.")
-
-    def _micro_batches(self, rows: int) -> list[slice]:
-        size = self.recipe.training.micro_batch or rows
-        return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-
-    @torch.no_grad()
-    def _keys(self, views: "NoisyViews", micro_batches: list[slice]) -> tuple[Tensor, Tensor]:
-        """Target projections (2, n, output) of views A and B, and online representations (n, D) of view Q."""
-        encoded = [self._target(*views.target(rows))[0] for rows in micro_batches]
-        target_projections = self._target.projector(torch.cat(encoded, dim=1))
-        less_noisy = [self.engine(*views.less_noisy(rows))[0][0] for rows in micro_batches]
-        return target_projections, torch.cat(less_noisy)
-
-    @torch.no_grad()
-    def _encode_without_graph(self, views: "NoisyViews", micro_batches: list[slice]) -> Tensor | None:
-        """(3, rows, D) online representations, as a leaf that gathers their gradient."""
-        if not micro_batches:
-            return None
-        encoded = [self.engine(*views.online(rows))[0] for rows in micro_batches]
-        return torch.cat(encoded, dim=1).requires_grad_(True)
-
-    def _push_cached_gradients(self, views: "NoisyViews", micro_batches: list[slice], cached: Tensor) -> None:
-        assert cached.grad is not None
-        offset = micro_batches[0].start
-        for rows in micro_batches:
-            representations, _ = self.engine(*views.online(rows))
-            gradient = cached.grad[:, rows.start - offset : rows.stop - offset]
-            self.engine.backward((representations * gradient).sum(), last=rows is micro_batches[-1])
-
-
-class NoisyViews:
-    """The noisy views of a rank's rows at one step; one noise tensor and one pair of levels for all of them.
-
-    Each method takes rows and gives (views, rows, 3, H, W) float32 with their levels t (views,): `online` A, B and P,
-    `target` A and B, `less_noisy` Q.
-    """
-
-    def __init__(
-        self, batch: PretrainingBatch, step: int, total_steps: int, recipe: PretrainConfig, world: World
-    ) -> None:
-        self._device = world.device
-        levels = grid(recipe.noise, grid_points(step, total_steps, recipe.noise))
-        # One index for the whole global batch, drawn alike on every rank.
-        index = int(numpy_generator(Purpose.NOISE_LEVEL, recipe.seed, step).integers(len(levels) - 1))
-        self._t_min, self._t_noisier, self._t_less_noisy = (
-            float(levels[-1]),
-            float(levels[index]),
-            float(levels[index + 1]),
-        )
-        self._noise = training_noise(recipe, world, step, batch.plain.shape)
-        self._plain = self._to_device(batch.plain)
-        self._a = self._augmented(batch.view_a, batch.photometric_a)
-        self._b = self._augmented(batch.view_b, batch.photometric_b)
-
-    def online(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """A and B at t_min, P at t_i."""
-        views = torch.stack([self._a[rows], self._b[rows], self._noisy_plain(rows, self._t_noisier)])
-        return views, self._levels(self._t_min, self._t_min, self._t_noisier)
-
-    def target(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """A and B at t_min."""
-        return torch.stack([self._a[rows], self._b[rows]]), self._levels(self._t_min, self._t_min)
-
-    def less_noisy(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Q at t_(i+1)."""
-        return self._noisy_plain(rows, self._t_less_noisy)[None], self._levels(self._t_less_noisy)
-
-    def _augmented(self, view: Tensor, photometric: Tensor) -> Tensor:
-        images = apply_photometric(self._to_device(view), photometric)
-        return images.add_(self._noise, alpha=self._t_min)
-
-    def _noisy_plain(self, rows: slice, t: float) -> Tensor:
-        return self._plain[rows].float().div_(127.5).sub_(1).add_(self._noise[rows], alpha=t)
-
-    def _levels(self, *t: float) -> Tensor:
-        return torch.tensor(t, dtype=torch.float32, device=self._device)
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, non_blocking=True)
+    return Training(
+        recipe=recipe,
+        step=step,
+        batches=batches,
+        evaluate=lambda: knn.run(step.engine.network),
+        total_steps=total_steps,
+        warmup_steps=recipe.optimizer.warmup,
+        evaluate_every=recipe.knn.every,
+    )

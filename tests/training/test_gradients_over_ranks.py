@@ -17,26 +17,26 @@ from rrcm_dist.noise import grid
 from rrcm_dist.objectives.contrastive import nce_loss
 from rrcm_dist.random_streams import Purpose, numpy_generator
 from rrcm_dist.schedules import grid_points
-from rrcm_dist.training.finetuning import FinetuningTask
+from rrcm_dist.training.finetuning import prepare_finetuning
 from rrcm_dist.training.noise_draws import training_noise
-from rrcm_dist.training.pretraining import PretrainingTask
+from rrcm_dist.training.pretraining import prepare_pretraining
 
 STEP = 3
 SETTINGS = [(0, None), (0, 1), (1, None), (1, 3), (2, 4), (3, None), (3, 3)]
 """ZeRO stage and micro-batch."""
 
 
-def gradients_of(task, world):
+def gradients_of(training, world):
     """Loss (mean over ranks) and whole averaged gradients of one step, by parameter name."""
     from deepspeed.utils import safe_get_full_grad
 
-    batch = next(iter(task.batches(STEP)))
-    parts = task.backward(batch, STEP)
+    batch = next(iter(training.batches(STEP)))
+    parts = training.step.backward(batch, STEP)
     loss = parts["loss"].detach().clone()
     torch.distributed.all_reduce(loss)
     gradients = {}
-    for name, parameter in task.engine.network.named_parameters():
-        whole = parameter.grad if task.engine.stage == 0 else safe_get_full_grad(parameter)
+    for name, parameter in training.step.engine.network.named_parameters():
+        whole = parameter.grad if training.step.engine.stage == 0 else safe_get_full_grad(parameter)
         gradients[name] = whole.detach().clone()
     return loss / world.size, gradients
 
@@ -46,7 +46,7 @@ def pretraining_gradients(shards: Path):
         results = {}
         for stage, micro_batch in SETTINGS:
             recipe = pretrain_recipe(shards, Path("unused"), zero_stage=stage, micro_batch=micro_batch)
-            results[stage, micro_batch] = gradients_of(PretrainingTask(recipe, world), world)
+            results[stage, micro_batch] = gradients_of(prepare_pretraining(recipe, world), world)
         return results
 
 
@@ -55,7 +55,7 @@ def finetuning_gradients(shards: Path):
         results = {}
         for stage, micro_batch in [(1, None), (1, 2), (2, 3), (3, 2)]:
             recipe = finetune_recipe(shards, Path("unused"), zero_stage=stage, micro_batch=micro_batch)
-            results[stage, micro_batch] = gradients_of(FinetuningTask(recipe, world), world)
+            results[stage, micro_batch] = gradients_of(prepare_finetuning(recipe, world), world)
         return results
 
 
@@ -63,7 +63,7 @@ def one_process_reference(shards: Path):
     """The step written out plainly: torch's own batch norm and autograd, every pass one by one, no engine."""
     recipe = pretrain_recipe(shards, Path("unused"))
     with join_world("cpu") as world:
-        batch = next(iter(PretrainingTask(recipe, world).batches(STEP)))
+        batch = next(iter(prepare_pretraining(recipe, world).batches(STEP)))
         z = training_noise(recipe, world, STEP, batch.plain.shape)
     online = PretrainingNetwork(recipe.encoder, recipe.projector, recipe.noise, recipe.seed)
     online.projector = nn.Sequential(*map(with_torchs_batch_norm, online.projector))

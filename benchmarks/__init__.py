@@ -1,0 +1,1 @@
+"""What is measured, beside a peer or a limit, in one run. `python -m benchmarks` lists and runs it."""

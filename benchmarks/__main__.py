@@ -1,0 +1,31 @@
+"""`python -m benchmarks NAME …` runs one; without a name, those that need no data and no GPU, one after the other."""
+
+import runpy
+import subprocess
+import sys
+
+DESCRIPTIONS = {
+    "pretraining_step": "one pre-training step beside the same loss written out plainly (CPU or GPU)",
+    "loader": "images/s per core of the loader beside torchvision's pipeline (--shards FOLDER)",
+    "demo_seeds": "the demo over several seeds: pre-trained against from scratch",
+}
+WITHOUT_DATA = ("pretraining_step",)
+
+
+def main() -> None:
+    """Run the named benchmark, or the default ones."""
+    if len(sys.argv) > 1 and sys.argv[1] in DESCRIPTIONS:
+        name = sys.argv.pop(1)
+        runpy.run_module(f"benchmarks.{name}", run_name="benchmark")
+        return
+    print("python -m benchmarks NAME [--help]\n")
+    for name, description in DESCRIPTIONS.items():
+        print(f"  {name:20s}{description}")
+    if len(sys.argv) > 1:
+        sys.exit(f"\nerror: there is no benchmark {sys.argv[1]!r}")
+    for name in WITHOUT_DATA:
+        subprocess.run([sys.executable, "-m", "benchmarks", name], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Accuracy of the base classifier on held-out images, clean and under noise: one draw per image and σ."""
+
+import torch
+from torch import Tensor, nn
+
+from rrcm_dist.config.schema import FinetuneConfig
+from rrcm_dist.data.index import DatasetIndex, load_index
+from rrcm_dist.distributed.world import World
+from rrcm_dist.errors import InvalidInput
+from rrcm_dist.noise import conditioning_level
+from rrcm_dist.training.evaluation import HeldOutImages
+
+
+class NoisyAccuracy:
+    """Held-out images are read once, on first use."""
+
+    def __init__(self, recipe: FinetuneConfig, train: DatasetIndex, world: World) -> None:
+        """Raises `InvalidInput` where held-out and training data have different classes."""
+        self._recipe, self._world = recipe, world
+        self._index = load_index(recipe.data.held_out) if recipe.data.held_out else None
+        self._images: HeldOutImages | None = None
+        if self._index is not None and self._index.classes != train.classes:
+            raise InvalidInput(f"{recipe.data.held_out} and {recipe.data.train} have different classes")
+
+    @torch.no_grad()
+    def run(self, network: nn.Module) -> dict[str, float]:
+        """Accuracy by 'accuracy_sigma_…'; empty where the recipe names no held-out data. Every rank must call it."""
+        if self._index is None:
+            return {}
+        if self._images is None:
+            recipe = self._recipe
+            count, size = recipe.evaluation.images, recipe.encoder.image_size
+            self._images = HeldOutImages(self._index, count, size, recipe.seed, self._world)
+        return {
+            f"accuracy_sigma_{sigma:g}": self._accuracy(network, self._images, sigma)
+            for sigma in self._recipe.evaluation.sigmas
+        }
+
+    def _accuracy(self, network: nn.Module, images: HeldOutImages, sigma: float) -> float:
+        level = conditioning_level(self._recipe.noise, sigma)
+
+        def predicted(noisy: Tensor) -> Tensor:
+            return network(noisy, torch.full((len(noisy),), level, device=noisy.device)).argmax(dim=1)
+
+        return (images.outputs(predicted, sigma) == images.labels).float().mean().item()
