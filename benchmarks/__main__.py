@@ -1,6 +1,6 @@
 """`python -m benchmarks NAME …` runs one; without a name, those that need no data and no GPU, one after the other."""
 
-import runpy
+import importlib
 import subprocess
 import sys
 
@@ -15,8 +15,7 @@ WITHOUT_DATA = ("pretraining_step",)
 def main() -> None:
     """Run the named benchmark, or the default ones."""
     if len(sys.argv) > 1 and sys.argv[1] in DESCRIPTIONS:
-        name = sys.argv.pop(1)
-        runpy.run_module(f"benchmarks.{name}", run_name="benchmark")
+        importlib.import_module(f"benchmarks.{sys.argv.pop(1)}").main()
         return
     print("python -m benchmarks NAME [--help]\n")
     for name, description in DESCRIPTIONS.items():

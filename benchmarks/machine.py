@@ -36,10 +36,10 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def report(title: str, table: str, record: bool) -> None:
-    """Print a result and, where asked, put it at the end of RESULTS.md."""
-    command = "python -m " + shlex.join([sys.modules["__main__"].__spec__.name, *sys.argv[1:]])
-    command = command.replace(".__main__", "").replace(" --record", "")
+def report(name: str, title: str, table: str, record: bool) -> None:
+    """Print a result of the benchmark `name` and, where asked, put it at the end of RESULTS.md."""
+    words = [name, *(word for word in sys.argv[1:] if word != "--record")]
+    command = "python -m benchmarks " + shlex.join(words)
     entry = f"\n## {title}\n\n{heading()}\n\n    {command}\n\n{table}\n"
     print(entry)
     if record:

@@ -1,7 +1,7 @@
 """A pre-training step written out plainly, as the peer of ours: the same loss, one pass after the other.
 
-It keeps what the method's description shows and a first implementation would do: six separate passes through encoder and
-projector, the graph of every online pass kept until the backward, torch's batch norm, torch's AdamW, no engine.
+It does what the method's description shows and a first implementation would do: six separate passes through encoder
+and projector, the graph of every online pass kept until the backward, torch's batch norm and AdamW, no engine.
 """
 
 import copy
@@ -18,8 +18,8 @@ from rrcm_dist.models.rrcm import PretrainingNetwork, autocast
 class PlainStep:
     """Networks, optimiser and one step."""
 
-    def __init__(self, recipe: PretrainConfig, device: torch.device, half: torch.dtype) -> None:
-        self._recipe, self._device, self._half = recipe, device, half
+    def __init__(self, recipe: PretrainConfig, device: torch.device) -> None:
+        self._recipe, self._device = recipe, device
         network = PretrainingNetwork(recipe.encoder, recipe.projector, recipe.noise, recipe.seed)
         network.projector = nn.Sequential(*map(_with_torchs_batch_norm, network.projector))
         self.online = network.to(device)
@@ -31,12 +31,9 @@ class PlainStep:
         """One update on float32 [-1, 1] views; `levels` are t_min, t_i and t_(i+1). Returns the loss, on the device."""
         t_min, t_noisier, t_less_noisy = levels
         with autocast(self._recipe.training.precision, self._device):
-            contrastive = self._nce(
-                self._project(self.online, a + t_min * z, t_min)[0], self._key(b + t_min * z, t_min)
-            )
-            contrastive += self._nce(
-                self._project(self.online, b + t_min * z, t_min)[0], self._key(a + t_min * z, t_min)
-            )
+            noisy_a, noisy_b = a + t_min * z, b + t_min * z
+            contrastive = self._nce(self._project(self.online, noisy_a, t_min)[0], self._key(noisy_b, t_min))
+            contrastive += self._nce(self._project(self.online, noisy_b, t_min)[0], self._key(noisy_a, t_min))
             noisier = self._project(self.online, x + t_noisier * z, t_noisier)[1]
             less_noisy = self._project(self.online, x + t_less_noisy * z, t_less_noisy)[1].detach()
             loss = (contrastive + self._nce(noisier, less_noisy)).mean()

@@ -1,7 +1,7 @@
 """One pre-training step of ours beside the step written out plainly: seconds and peak memory, as ratios.
 
-The same network, batch, loss, precision and machine, each implementation in a process of its own, taken in turn. Views are
-random pixels made beforehand, so that the loader plays no part; the photometric part is left out on both sides.
+The same network, batch, loss, precision and machine, each implementation in a process of its own, taken in turn. Views
+are random pixels made beforehand, so that the loader plays no part; the photometric part is left out on both sides.
 
     python -m benchmarks pretraining_step                                        on a CPU, in some minutes
     python -m benchmarks pretraining_step --recipe imagenet/pretrain-b --device cuda --batch 4096 --micro-batch 512
@@ -68,7 +68,7 @@ def _compare(arguments: argparse.Namespace) -> None:
             row["MFU"] = f"{results[0]['flops'] / seconds / results[0]['peak_flops']:.1%}"
         rows.append(row)
     title = f"Pre-training step, {arguments.recipe or 'small network'}, batch {arguments.batch}, {arguments.precision}"
-    report(title, markdown_table(rows), arguments.record)
+    report("pretraining_step", title, markdown_table(rows), arguments.record)
 
 
 def _in_own_process(kind: str) -> dict[str, float]:
@@ -110,7 +110,7 @@ def _recipe(arguments: argparse.Namespace) -> Any:
     from rrcm_dist.config.load import load_recipe
 
     network = () if arguments.recipe else CPU_NETWORK
-    recipe = load_recipe(
+    return load_recipe(
         arguments.recipe or "cifar10/pretrain-b",
         [
             *network,
@@ -122,7 +122,6 @@ def _recipe(arguments: argparse.Namespace) -> Any:
         ],
         kind="pretrain",
     )
-    return recipe
 
 
 def _ours(recipe: Any, world: Any) -> Any:

@@ -79,6 +79,8 @@ class FinetuningNetwork(nn.Module):
         self.encoder = Encoder(encoder, noise.sigma_data, seed)
         self.head = nn.Linear(encoder.width, classes)
         self.final_norm, self.precision = final_norm, precision
+        if not final_norm:
+            self.encoder.norm.requires_grad_(False)  # unused; ZeRO stage 3 would apply a stale gradient to it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "head") & 0xFFFF_FFFF)
             nn.init.trunc_normal_(self.head.weight, std=2e-5)

@@ -7,7 +7,7 @@ from rrcm_dist.distributed.world import World
 
 
 def dealt_samples(recipe: PretrainConfig | FinetuneConfig, world: World) -> tuple[DatasetIndex, SampleOrder]:
-    """The recipe's training shards and their order; `InvalidInput` where batch, streams, ranks or samples do not fit."""
+    """The training shards and their order; `InvalidInput` where batch, streams, ranks or samples do not fit."""
     index = load_index(recipe.data.train)
     samples = [shard.samples for shard in index.shards]
     data = recipe.data
