@@ -11,6 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+"""Equal tensors of all ranks into one; torch 2.13 has a new name for it."""
+
 
 def ranks() -> int:
     """Number of ranks in the process group; 1 without one."""
@@ -28,7 +31,7 @@ def gather_over_ranks(rows: Tensor) -> Tensor:
     if ranks() == 1:
         return rows
     gathered = rows.new_empty((ranks() * rows.shape[0], *rows.shape[1:]))
-    dist.all_gather_into_tensor(gathered, rows)
+    _all_gather(gathered, rows)
     return gathered
 
 
