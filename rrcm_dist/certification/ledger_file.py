@@ -59,7 +59,7 @@ class RunIdentity:
 def create(path: Path, identity: RunIdentity, name: str, n: int) -> None:
     """Make an empty ledger; it appears whole."""
     for leftover in (f"{path}-wal", f"{path}-journal"):
-        if Path(leftover).exists():
+        if Path(leftover).exists() and Path(leftover).stat().st_size > 0:
             raise RunFailure(
                 f"{leftover} belongs to a ledger that is no longer beside it: bring {path.name} back, or move it away"
             )
@@ -69,7 +69,7 @@ def create(path: Path, identity: RunIdentity, name: str, n: int) -> None:
         connection = sqlite3.connect(aside, isolation_level=None)
         try:
             connection.execute("PRAGMA page_size = 8192")
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA journal_mode = MEMORY")  # so that a failure leaves no file beside
             connection.executescript(f"BEGIN; {TABLES} COMMIT;")
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
@@ -91,6 +91,7 @@ def connect(path: Path, write: bool) -> sqlite3.Connection:
                 problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if problem != "ok":
                     raise _damaged(path, problem)
+                connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:

@@ -106,8 +106,7 @@ def _draw(
     for sample_id, pixels in images.read(list(work)):
         for block in work[sample_id]:
             ledger.add([counter.count(pixels, block)])
-            progress.count(block)
-        progress.finish_image()
+            progress.count(block, ends_image=block is work[sample_id][-1])
 
 
 def _write_log(ledger_path: Path, sigma: float) -> CertifiedSigma:
@@ -137,13 +136,11 @@ class _Progress:
         self._bar, self._images_done, self._images = bar, images_done, images
         self._draws, self._start = 0, time.perf_counter()
 
-    def count(self, block: Block) -> None:
+    def count(self, block: Block, ends_image: bool) -> None:
         self._draws += block.draws
+        self._images_done += ends_image
         rate = self._draws / max(time.perf_counter() - self._start, 1e-9)
         self._bar.advance(1, f"images {self._images_done}/{self._images}  {rate:,.0f} draws/s")
-
-    def finish_image(self) -> None:
-        self._images_done += 1
 
 
 def choose_device(name: str) -> torch.device:

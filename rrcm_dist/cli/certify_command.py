@@ -85,7 +85,9 @@ def _show(result: "CertificationResult", radii: list[float] | None) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
     report = build_report([Source(result.ledger)], DEFAULT_RADII if radii is None else radii, dataset="none")
-    console.print("Certified accuracy in % at ℓ2 radius (95 % Wilson intervals below)", highlight=False)
+    console.print(
+        "Certified accuracy in % at ℓ2 radius (±: the wider half of the 95 % Wilson interval)", highlight=False
+    )
     for table in terminal_tables(report.summary):
         console.print(table)
     for level in result.levels:

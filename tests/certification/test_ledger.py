@@ -199,6 +199,8 @@ def test_a_write_ahead_log_without_its_ledger_is_not_played_into_a_new_one(tmp_p
     (tmp_path / "l.sqlite-wal").write_bytes(b"somebody's draws")
     with pytest.raises(RunFailure, match="no longer beside it"):
         open_ledger(tmp_path / "l.sqlite")
+    (tmp_path / "l.sqlite-wal").write_bytes(b"")
+    open_ledger(tmp_path / "l.sqlite").close()
 
 
 def test_a_second_writer_is_refused_and_readers_are_not(tmp_path):
