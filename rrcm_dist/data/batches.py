@@ -1,9 +1,8 @@
 """What the loaders deliver, and how batches are put together from the parts that workers make."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -61,26 +60,33 @@ UPLOADED = ("plain", "view_a", "view_b", "images", "labels")
 """Fields that training copies to the device: in pinned memory where there is a CUDA device."""
 
 
-def joined(parts: Sequence[Batch]) -> Batch:
-    """The parts' samples in one batch, in order."""
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(parts[0]):
-        values = [getattr(part, field.name) for part in parts]
-        if field.name == "keys":
-            fields[field.name] = [key for keys in values for key in keys]
-        elif field.name == "failures":
-            fields[field.name] = sum(values)
-        else:
-            fields[field.name] = _concatenated(values, pinned=field.name in UPLOADED and torch.cuda.is_available())
-    return type(parts[0])(**fields)
+class Assembly(Generic[Batch]):
+    """A batch put together part by part; a part's shared memory and file descriptors can go once it is added."""
 
+    def __init__(self, rows: int) -> None:
+        """`rows` is the number of samples of the whole."""
+        self._rows, self._filled = rows, 0
+        self._fields: dict[str, Any] = {}
+        self._pin = torch.cuda.is_available()
 
-def _concatenated(tensors: list[Tensor], pinned: bool) -> Tensor:
-    if len(tensors) == 1 and not pinned:
-        return tensors[0]
-    rows = sum(len(tensor) for tensor in tensors)
-    whole = torch.empty((rows, *tensors[0].shape[1:]), dtype=tensors[0].dtype, pin_memory=pinned)
-    return torch.cat(tensors, out=whole)
+    def add(self, part: Batch) -> Batch | None:
+        """Take the next samples; returns the batch once it is complete."""
+        count = len(part.keys)
+        if count == self._rows and not self._pin:
+            return part
+        for field in dataclasses.fields(part):
+            self._extend(field.name, getattr(part, field.name), count)
+        self._filled += count
+        return type(part)(**self._fields) if self._filled == self._rows else None
+
+    def _extend(self, name: str, value: Any, count: int) -> None:
+        if not isinstance(value, Tensor):
+            self._fields[name] = self._fields[name] + value if name in self._fields else value
+            return
+        if name not in self._fields:
+            shape, pinned = (self._rows, *value.shape[1:]), self._pin and name in UPLOADED
+            self._fields[name] = torch.empty(shape, dtype=value.dtype, pin_memory=pinned)
+        self._fields[name][self._filled : self._filled + count] = value
 
 
 FEWEST_READ = 1000

@@ -69,7 +69,7 @@ def evaluation_images(
     """
     ids = np.asarray(sample_ids, dtype=np.int64)
     requests = [
-        PartRequest(0, first, ids[first : first + EVALUATION_PART], ends_batch=True)
+        PartRequest(0, first, ids[first : first + EVALUATION_PART], min(EVALUATION_PART, len(ids) - first))
         for first in range(0, len(ids), EVALUATION_PART)
     ]
     maker = PartMaker(index, CentreView(image_size), _labelled_batch, seed=0, replacements=0)

@@ -2,8 +2,11 @@
 
 import logging
 import math
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rrcm_dist.data.batches import Batch, joined
+from rrcm_dist.data.batches import Assembly, Batch
 from rrcm_dist.data.decoding import DecodeError, EncodedImage
 from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.data.order import SampleOrder
@@ -21,6 +24,8 @@ from rrcm_dist.errors import RRCMError, RunFailure
 
 PART = 32
 """Most samples in a part of a training batch: many workers share one batch, and little memory waits in queues."""
+MOST_READY = 64
+"""Most parts that wait in queues, about 1 GB of shared memory at 224 pixels: some kernels allow few open files."""
 REPLACEMENTS = 16
 """Samples tried in place of one that cannot be decoded."""
 
@@ -35,8 +40,8 @@ class PartRequest(NamedTuple):
     first_row: int
     """Row of the first sample within the global batch; the others follow it."""
     sample_ids: np.ndarray
-    ends_batch: bool
-    """Whether the batch is complete with this part."""
+    batch_rows: int
+    """Samples of the batch that this part belongs to."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class MadePart(Generic[Batch]):
     batch: Batch
     failed: list[str]
     """Keys of the samples that were replaced, each with what was wrong."""
-    ends_batch: bool
+    batch_rows: int
 
 
 class Labels(TypedDict):
@@ -77,7 +82,7 @@ class StepRequests:
             ids = self._order.global_batch(step)
             for first in self._rows[::PART]:
                 end = min(first + PART, self._rows.stop)
-                yield PartRequest(step, first, ids[first:end], ends_batch=end == self._rows.stop)
+                yield PartRequest(step, first, ids[first:end], len(self._rows))
 
 
 class PartMaker(Dataset, Generic[Batch, Sample]):
@@ -118,7 +123,7 @@ class PartMaker(Dataset, Generic[Batch, Sample]):
             rows=torch.arange(request.first_row, request.first_row + len(ids)),
             failures=len(failed),
         )
-        return MadePart(self._collate(samples, labels), failed, request.ends_batch)
+        return MadePart(self._collate(samples, labels), failed, request.batch_rows)
 
     def _sample(self, step: int, row: int, sample_id: int, failed: list[str]) -> tuple[int, Sample]:
         for attempt in range(self._replacements + 1):
@@ -142,25 +147,45 @@ def batches(
 
     With 0 workers, parts are made in this process when they are asked for.
     """
-    parts: list[Batch] = []
-    for made in _made(maker, requests, workers, parts_ready):
-        if isinstance(made, RRCMError):
-            raise made
-        for failed in made.failed:
-            logger.warning("replaced a sample that cannot be decoded: %s", failed)
-        parts.append(made.batch)
-        if made.ends_batch:
-            yield joined(parts)
-            parts = []
+    assembly: Assembly[Batch] | None = None
+    loader = iter(_part_loader(maker, requests, workers, parts_ready))
+    try:
+        for made in loader:
+            if isinstance(made, RRCMError):
+                raise made
+            for failed in made.failed:
+                logger.warning("replaced a sample that cannot be decoded: %s", failed)
+            assembly = assembly or Assembly(made.batch_rows)
+            batch = assembly.add(made.batch)
+            if batch is not None:
+                assembly = None
+                yield batch
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise RunFailure(
+            f"a loading process ended by itself ({error}): most often memory or /dev/shm ran out; "
+            "lower data.workers or data.prefetch, or give the job more memory"
+        ) from error
+    finally:
+        _end_workers(loader)
 
 
-def _made(
+def _end_workers(loader: Any) -> None:
+    """End them now: left to the garbage collector, they outlive an error for as long as its traceback."""
+    if hasattr(loader, "_shutdown_workers"):
+        with suppress(RuntimeError):  # told again of the one that ended by itself
+            loader._shutdown_workers()
+
+
+def _part_loader(
     maker: PartMaker[Batch, Any], requests: Iterable[PartRequest], workers: int, parts_ready: int
-) -> Iterator[MadePart[Batch] | RRCMError]:
+) -> "DataLoader[MadePart[Batch] | RRCMError]":
     settings: dict[str, Any] = {}
     if workers:
-        settings = {"prefetch_factor": max(2, math.ceil(parts_ready / workers)), "worker_init_fn": _start_worker}
-    loader = DataLoader(
+        per_worker = max(2, math.ceil(min(parts_ready, MOST_READY) / workers))
+        settings = {"prefetch_factor": per_worker, "worker_init_fn": _start_worker}
+    return DataLoader(
         maker,
         batch_size=None,
         sampler=requests,
@@ -169,21 +194,25 @@ def _made(
         generator=torch.Generator(),  # its seed for workers would otherwise be drawn from the process-wide state
         **settings,
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise RunFailure(
-            f"a loading process ended by itself ({str(error).splitlines()[0]}): most often memory or /dev/shm ran out; "
-            "lower data.workers or data.prefetch, or give the job more memory"
-        ) from error
 
 
 def _start_worker(_: int) -> None:
-    """Leave signals that ask a run to stop to the training process, which stops its workers when it is done."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    """Leave signals that ask a run to stop to the training process, which needs its workers for the last step.
+
+    Schedulers send SIGTERM to every process of a job. The training process itself ends stuck workers by it, so those
+    from the parent count; only a thread that waits for a signal learns where it came from.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_parent_says_so, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_the_parent_says_so(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _unchanged(part: Any) -> Any:
