@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from rrcm_dist.config.schema import PretrainingViews
-from rrcm_dist.data.photometric import BLUR_RADIUS, COLUMNS, JITTERS, Column, apply_photometric, draw_photometric
+from rrcm_dist.data.photometric import (
+    BLUR_RADIUS,
+    COLUMNS,
+    JITTERS,
+    Column,
+    _transform,
+    apply_photometric,
+    draw_photometric,
+)
 from rrcm_dist.torchvision_compat import allow_cpu_torch
 
 allow_cpu_torch()
@@ -169,3 +177,11 @@ def _colourfulness(x: Tensor) -> Tensor:
 
 def _sharpness(x: Tensor) -> Tensor:
     return x.diff(dim=3).abs().mean(dim=(1, 2, 3))
+
+
+def test_whole_batches_as_on_a_gpu_give_what_single_samples_give(images: Tensor) -> None:
+    for view in (0, 1):
+        parameters = drawn(64, view, seed=7)
+        single, batched = (f(images.repeat(8, 1, 1, 1), parameters) for f in (apply_photometric, _transform))
+        # Sums in another order may carry a pixel across the solarise threshold: hence not quite all of them.
+        assert ((single - batched).abs() <= TOLERANCE).float().mean() >= 1 - 1e-4
