@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from rrcm_dist.certification.blocks import BlockCounts, Stage, pack_counts
 from rrcm_dist.certification.ledger_file import RunIdentity, connect, create, identity_of, read_facts, spoken_errors
@@ -38,8 +38,9 @@ class Ledger:
         except BaseException:
             self._lock.close()
             raise
+        self._grown_n: int | None = None
         try:
-            self._adopt(n)
+            self._adopt(n, name)
         except BaseException:
             self._end()
             raise
@@ -53,18 +54,19 @@ class Ledger:
         Raises `InvalidInput` where the counts already there are another classifier's.
         """
         with spoken_errors(self.path):
-            self._connection.execute("INSERT OR IGNORE INTO sigmas (sigma, weights, source) VALUES (?, ?, ?)",
-                                     (sigma, weights, source))  # fmt: skip
-            row = self._connection.execute(
-                "SELECT id, weights, source FROM sigmas WHERE sigma = ?", (sigma,)
-            ).fetchone()
-        number, held_weights, held_source = row
-        if held_weights != weights:
-            raise InvalidInput(
-                f"{self.path} holds counts of another classifier at sigma {sigma}: weights {held_weights[:12]}… from "
-                f"{held_source}, now {weights[:12]}… from {source}; choose another output folder"
+            held = self._connection.execute("SELECT weights, source FROM sigmas WHERE sigma = ?", (sigma,)).fetchone()
+            if held and held[0] != weights and self._has_blocks(sigma):
+                raise InvalidInput(
+                    f"{self.path} holds counts of another classifier at sigma {sigma}: weights {held[0][:12]}… from "
+                    f"{held[1]}, now {weights[:12]}… from {source}; choose another output folder"
+                )
+            self._connection.execute(
+                "INSERT INTO sigmas (sigma, weights, source) VALUES (?, ?, ?) "
+                "ON CONFLICT (sigma) DO UPDATE SET weights = excluded.weights, source = excluded.source",
+                (sigma, weights, source),
             )
-        self._sigmas[sigma] = number
+            row = self._connection.execute("SELECT id FROM sigmas WHERE sigma = ?", (sigma,)).fetchone()
+        self._sigmas[sigma] = row[0]
 
     def add_images(self, images: Iterable[tuple[int, str, int]]) -> None:
         """Enter images as (sample id, key, label); those already there stay. They need not be certified at every σ."""
@@ -90,6 +92,11 @@ class Ledger:
         rows = [self._row(result) for result in results]
         with spoken_errors(self.path):
             self._begin()
+            if (
+                self._grown_n is not None
+            ):  # not before: until a block of the larger n comes, the smaller one is complete
+                self._set_facts({"n": self._grown_n})
+                self._grown_n = None
             self._connection.executemany(
                 "INSERT INTO blocks (sigma, image, stage, number, draws, counts, host, seconds) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET draws = excluded.draws, "
@@ -122,10 +129,16 @@ class Ledger:
     ) -> None:
         self.close()
 
-    def _adopt(self, n: int) -> None:
+    def _adopt(self, n: int, name: str) -> None:
+        """Check that what is there is of this run; a ledger without a block becomes this run's."""
         facts = read_facts(self._connection, self.path)
+        if not self._has_blocks():
+            self._set_facts({"name": name, "n": n, **asdict(self.identity)})
+            with spoken_errors(self.path):
+                self._connection.execute("DELETE FROM images")
+            return
         held, asked = asdict(identity_of(facts)), asdict(self.identity)
-        differences = [f"{name} {held[name]} there, {asked[name]} here" for name in held if held[name] != asked[name]]
+        differences = [f"{fact} {held[fact]} there, {asked[fact]} here" for fact in held if held[fact] != asked[fact]]
         if differences:
             raise InvalidInput(
                 f"{self.path} belongs to another run: {'; '.join(differences)}. Ask for the same, or choose another "
@@ -136,8 +149,19 @@ class Ledger:
                 f"{self.path} was begun with n {facts['n']} draws per image, and n {n} was asked for: n may grow, "
                 "not shrink"
             )
+        self._grown_n = n if n > facts["n"] else None
+
+    def _has_blocks(self, sigma: float | None = None) -> bool:
+        """Whether there is any block, at `sigma` or at all."""
+        level = "" if sigma is None else "WHERE sigma = (SELECT id FROM sigmas WHERE sigmas.sigma = ?)"
+        query = f"SELECT EXISTS (SELECT 1 FROM blocks {level})"
         with spoken_errors(self.path):
-            self._connection.execute("UPDATE facts SET value = ? WHERE name = 'n'", (json.dumps(n),))
+            return bool(self._connection.execute(query, () if sigma is None else (sigma,)).fetchone()[0])
+
+    def _set_facts(self, facts: dict[str, Any]) -> None:
+        rows = [(fact, json.dumps(value)) for fact, value in facts.items()]
+        with spoken_errors(self.path):
+            self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
     def _row(self, result: BlockCounts) -> tuple:
         block = result.block

@@ -125,15 +125,43 @@ def test_more_draws_later_add_only_the_missing_blocks(tmp_path):
     ("noise", "cuda"), ("precision", "bf16"),
 ])  # fmt: skip
 def test_a_ledger_of_another_run_is_refused_saying_what_differs(tmp_path, field, value):
-    open_ledger(tmp_path / "l.sqlite").close()
+    with open_ledger(tmp_path / "l.sqlite") as ledger:
+        ledger.add([SELECTION])
     before = (tmp_path / "l.sqlite").read_bytes()
     with pytest.raises(InvalidInput, match=f"another run: {field} .* there, {value} here"):
         open_ledger(tmp_path / "l.sqlite", replace(IDENTITY, **{field: value}))
     assert (tmp_path / "l.sqlite").read_bytes() == before
 
 
-def test_counts_of_another_classifier_are_refused(tmp_path):
+def test_a_ledger_without_a_block_becomes_that_of_the_run_that_opens_it(tmp_path):
     open_ledger(tmp_path / "l.sqlite").close()
+    other = replace(IDENTITY, seed=1, dataset="e" * 64)
+    with Ledger(tmp_path / "l.sqlite", other, 100, "other") as ledger:
+        ledger.set_classifier(0.5, "v" * 64, "elsewhere")
+        ledger.add_images([(7, "another", 0)])
+        ledger.add([SELECTION, FIRST])
+    with LedgerReader(tmp_path / "l.sqlite") as reader:
+        assert (reader.identity, reader.n, reader.name) == (other, 100, "other")
+        assert [(c.key, c.n) for c in reader.certificates(0.5)] == [("another", 100)]
+        assert [c.source for c in reader.classifiers()] == ["elsewhere"]
+
+
+def test_a_larger_n_holds_from_its_first_block_on(tmp_path):
+    path = tmp_path / "l.sqlite"
+    with open_ledger(path) as ledger:
+        ledger.add([SELECTION, FIRST, SECOND])
+    open_ledger(path, n=300).close()
+    with LedgerReader(path) as reader:
+        assert (reader.n, len(reader.certificates(0.5))) == (200, 1)
+    with open_ledger(path, n=300) as ledger:
+        ledger.add([counted(8, Stage.SELECTION, 0, [10, 0, 0])])
+    with LedgerReader(path) as reader:
+        assert (reader.n, len(reader.certificates(0.5)), len(reader.certificates(0.5, n=200))) == (300, 0, 1)
+
+
+def test_counts_of_another_classifier_are_refused(tmp_path):
+    with open_ledger(tmp_path / "l.sqlite") as ledger:
+        ledger.add([SELECTION])
     with Ledger(tmp_path / "l.sqlite", IDENTITY, 200) as ledger:
         with pytest.raises(InvalidInput, match=r"another classifier at sigma 0\.5.*elsewhere"):
             ledger.set_classifier(0.5, "v" * 64, "elsewhere")
