@@ -2,7 +2,7 @@
 
 Parameters are drawn per sample by the loader's workers; applying them is plain arithmetic on [0, 1] floats that equals
 torchvision's functional transforms to rounding. A sample's result does not depend on what else is in the batch (on CPU
-to the bit: samples are processed one by one there, which also keeps them in the processor's cache).
+to the bit, which a test holds).
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +18,8 @@ from rrcm_dist.config.schema import PretrainingViews
 BLUR_RADIUS = 6
 """Pixels to either side that the blur reaches: three standard deviations of its widest, σ = 2."""
 SOLARIZE_THRESHOLD = 128 / 255
+CPU_PIXELS = 100_000
+"""Pixels processed at once on a CPU, as its cache holds them: one image of 224, many small ones."""
 CUDA_BATCH = 256
 """Images processed at once on a device: bounds the temporaries to about 1 GB at 224 pixels."""
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
@@ -71,7 +73,8 @@ def apply_photometric(images: Tensor, parameters: Tensor) -> Tensor:
     for it.
     """
     parameters = parameters.cpu()
-    at_once = 1 if images.device.type == "cpu" else CUDA_BATCH
+    height, width = images.shape[2:]
+    at_once = max(1, CPU_PIXELS // (height * width)) if images.device.type == "cpu" else CUDA_BATCH
     transformed = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     for first in range(0, len(images), at_once):
         part = slice(first, first + at_once)
