@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rrcm_dist.config.schema import NoiseConfig
+from rrcm_dist.config.parts import NoiseConfig
 
 
 def noise_level(sigma: float) -> float:

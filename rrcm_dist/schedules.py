@@ -2,7 +2,7 @@
 
 import math
 
-from rrcm_dist.config.schema import NoiseConfig, TargetConfig
+from rrcm_dist.config.parts import NoiseConfig, TargetConfig
 
 
 def learning_rate(step: int, peak: float, warmup_steps: int, total_steps: int) -> float:

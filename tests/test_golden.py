@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-
 from golden.reference import arrays, facts, network
-from rrcm_dist.config.schema import NoiseConfig, TargetConfig
+
+from rrcm_dist.config.parts import NoiseConfig, TargetConfig
 from rrcm_dist.noise import conditioning_level, grid, input_scale, nearest_grid_point, time_condition
 from rrcm_dist.objectives.contrastive import nce_loss
 from rrcm_dist.objectives.finetuning import finetuning_loss

@@ -12,7 +12,8 @@ from rrcm_dist.config import estimate
 from rrcm_dist.config.gpus import GPU, gpu_of_kind
 from rrcm_dist.config.keys import AnyRecipe
 from rrcm_dist.config.load import dump_recipe, load_recipe
-from rrcm_dist.config.schema import CertifyConfig, DemoConfig, EncoderConfig, FinetuneConfig, PretrainConfig
+from rrcm_dist.config.parts import EncoderConfig
+from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import gigabytes
 

@@ -4,7 +4,8 @@ Parameters are exact. A FLOP is a multiplication or an addition of a matrix prod
 optimiser are left out, as is usual. Memory is an estimate: allocators, kernels and communication take their own.
 """
 
-from rrcm_dist.config.schema import CertifyConfig, EncoderConfig, FinetuneConfig, PretrainConfig, ProjectorConfig
+from rrcm_dist.config.parts import EncoderConfig, ProjectorConfig
+from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PretrainConfig
 
 CHANNELS = 3
 EXTRA_TOKENS = 2

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rrcm_dist.config.schema import FinetuningViews
+from rrcm_dist.config.parts import FinetuningViews
 from rrcm_dist.data.decoding import EncodedImage
 from rrcm_dist.data.views import centre_square, random_resized_crop
 from rrcm_dist.errors import InvalidInput

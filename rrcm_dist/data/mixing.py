@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from rrcm_dist.config.schema import MixingConfig
+from rrcm_dist.config.parts import MixingConfig
 from rrcm_dist.random_streams import Purpose, numpy_generator
 
 

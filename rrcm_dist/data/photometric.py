@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rrcm_dist.config.schema import PretrainingViews
+from rrcm_dist.config.parts import PretrainingViews
 
 BLUR_RADIUS = 6
 """Pixels to either side that the blur reaches: three standard deviations of its widest, σ = 2."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from rrcm_dist.config.schema import PretrainingViews
+from rrcm_dist.config.parts import PretrainingViews
 from rrcm_dist.data.decoding import EncodedImage
 from rrcm_dist.data.photometric import draw_photometric
 from rrcm_dist.data.views import centre_square, random_resized_crop

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rrcm_dist.config.schema import EncoderConfig
+from rrcm_dist.config.parts import EncoderConfig
 from rrcm_dist.models.attention import Attention
 from rrcm_dist.noise import input_scale, sinusoidal_embedding, time_condition
 from rrcm_dist.random_streams import Purpose, stream_key

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from rrcm_dist.config.schema import EncoderConfig, NoiseConfig, ProjectorConfig
+from rrcm_dist.config.parts import EncoderConfig, NoiseConfig, ProjectorConfig
 from rrcm_dist.distributed.batch_norm import GlobalBatchNorm
 from rrcm_dist.models.encoder import Encoder
 from rrcm_dist.random_streams import Purpose, stream_key

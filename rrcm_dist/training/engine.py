@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rrcm_dist.config.schema import OptimizerConfig, TrainingConfig
+from rrcm_dist.config.parts import OptimizerConfig, TrainingConfig
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.training.parameter_groups import ParameterGroup

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rrcm_dist.config.schema import FinetuningViews
+from rrcm_dist.config.parts import FinetuningViews
 from rrcm_dist.data.decoding import EncodedImage
 from rrcm_dist.data.finetuning_views import FILL, FinetuningView
 from rrcm_dist.errors import InvalidInput

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rrcm_dist.config.schema import MixingConfig
+from rrcm_dist.config.parts import MixingConfig
 from rrcm_dist.data.mixing import mix
 from rrcm_dist.torchvision_compat import allow_cpu_torch
 

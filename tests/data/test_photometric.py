@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rrcm_dist.config.schema import PretrainingViews
+from rrcm_dist.config.parts import PretrainingViews
 from rrcm_dist.data.photometric import (
     BLUR_RADIUS,
     COLUMNS,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rrcm_dist.config.schema import EncoderConfig, NoiseConfig, ProjectorConfig
+from rrcm_dist.config.parts import EncoderConfig, NoiseConfig, ProjectorConfig
 from rrcm_dist.models.rrcm import PretrainingNetwork
 from rrcm_dist.models.weights import from_released_names
 

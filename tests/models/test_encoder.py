@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from rrcm_dist.config.load import load_recipe
-from rrcm_dist.config.schema import EncoderConfig
+from rrcm_dist.config.parts import EncoderConfig
 from rrcm_dist.models.encoder import Encoder, PatchEmbedding
 from rrcm_dist.noise import sinusoidal_embedding, time_condition
 

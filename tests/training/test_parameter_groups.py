@@ -3,7 +3,7 @@
 import torch
 from golden.reference import ENCODER, facts
 
-from rrcm_dist.config.schema import NoiseConfig
+from rrcm_dist.config.parts import NoiseConfig
 from rrcm_dist.models.rrcm import FinetuningNetwork
 from rrcm_dist.training.parameter_groups import layer_decay_groups, one_group
 
