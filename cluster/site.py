@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from rrcm_dist.config.load import RECIPES
-from rrcm_dist.config.schema import Count, Part
+from rrcm_dist.config.parts import Count, Part
 from rrcm_dist.config.yaml_text import read_yaml
 from rrcm_dist.errors import InvalidInput
 
