@@ -7,8 +7,6 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from rrcm_dist.errors import RunFailure
-
 
 @dataclass(frozen=True)
 class PretrainingBatch:
@@ -57,17 +55,17 @@ class LabelledBatch:
 Batch = TypeVar("Batch", PretrainingBatch, LabelledBatch)
 
 UPLOADED = ("plain", "view_a", "view_b", "images", "labels")
-"""Fields that training copies to the device: in pinned memory where there is a CUDA device."""
+"""Fields that training copies to the device: the ones that `pin_memory` concerns."""
 
 
 class Assembly(Generic[Batch]):
     """A batch put together part by part; a part's shared memory and file descriptors can go once it is added."""
 
-    def __init__(self, rows: int) -> None:
-        """`rows` is the number of samples of the whole."""
+    def __init__(self, rows: int, pin_memory: bool = False) -> None:
+        """`rows` is the number of samples of the whole; pinned memory is for training on CUDA, and only for that."""
         self._rows, self._filled = rows, 0
         self._fields: dict[str, Any] = {}
-        self._pin = torch.cuda.is_available()
+        self._pin = pin_memory
 
     def add(self, part: Batch) -> Batch | None:
         """Take the next samples; returns the batch once it is complete."""
@@ -94,7 +92,7 @@ FEWEST_READ = 1000
 
 
 class DecodeFailures:
-    """Counts samples that could not be decoded, and stops the run past a share of the samples read."""
+    """Counts a rank's samples that could not be decoded, and says when they are too many."""
 
     def __init__(self, largest_share: float) -> None:
         self.largest_share = largest_share
@@ -102,13 +100,20 @@ class DecodeFailures:
         self.failed = 0
 
     def update(self, batch: PretrainingBatch | LabelledBatch) -> None:
-        """Count a batch. Raises `RunFailure` when too many of the samples read so far have failed."""
+        """Count a batch."""
         self.read += len(batch.sample_ids)
         self.failed += batch.failures
+
+    def problem(self) -> str:
+        """Why the run should stop: too many of the samples read so far have failed. Empty where all is well.
+
+        Told and not raised, because a run stops on all ranks together.
+        """
         too_many = self.failed > self.largest_share * self.read
-        if too_many and (self.read >= FEWEST_READ or self.failed >= self.read):
-            raise RunFailure(
-                f"{self.failed} of {self.read} samples read could not be decoded, more than data.max_decode_failures "
-                f"({self.largest_share:g}) allows: `python -m shards verify` lists damaged samples (their keys are in "
-                "the log); build those shards again, or raise the limit"
-            )
+        if not too_many or (self.read < FEWEST_READ and self.failed < self.read):
+            return ""
+        return (
+            f"{self.failed} of {self.read} samples read could not be decoded, more than data.max_decode_failures "
+            f"({self.largest_share:g}) allows: `python -m shards verify` lists damaged samples (their keys are in "
+            "the log); build those shards again, or raise the limit"
+        )

@@ -33,15 +33,17 @@ def pretraining_loader(
     world_size: int,
     start_step: int,
     steps: int,
+    pin_memory: bool = False,
 ) -> Iterator[PretrainingBatch]:
     """The rank's rows of the global batches start_step … start_step + steps - 1, one batch a step.
 
+    `pin_memory` is for training on CUDA: the copy to the device then need not be waited for.
     Raises `InvalidInput` at once where the ranks cannot share the streams; while iterating, `RunFailure` where a shard
     is missing or short, or where many samples in a row cannot be decoded.
     """
     maker = PartMaker(index, PretrainingView(config.views, config.encoder.image_size), _pretraining_batch, config.seed)
     requests = StepRequests(order, rank, world_size, start_step, steps)
-    return batches(maker, requests, config.data.workers, config.data.prefetch * requests.parts_per_batch)
+    return batches(maker, requests, config.data.workers, config.data.prefetch * requests.parts_per_batch, pin_memory)
 
 
 def finetuning_loader(
@@ -52,11 +54,12 @@ def finetuning_loader(
     world_size: int,
     start_step: int,
     steps: int,
+    pin_memory: bool = False,
 ) -> Iterator[LabelledBatch]:
-    """The rank's rows of the global batches start_step … start_step + steps - 1; errors as of `pretraining_loader`."""
+    """The rank's rows of the global batches start_step … start_step + steps - 1; else as `pretraining_loader`."""
     maker = PartMaker(index, FinetuningView(config.views, config.encoder.image_size), _labelled_batch, config.seed)
     requests = StepRequests(order, rank, world_size, start_step, steps)
-    return batches(maker, requests, config.data.workers, config.data.prefetch * requests.parts_per_batch)
+    return batches(maker, requests, config.data.workers, config.data.prefetch * requests.parts_per_batch, pin_memory)
 
 
 def evaluation_images(

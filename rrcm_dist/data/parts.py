@@ -141,11 +141,15 @@ class PartMaker(Dataset, Generic[Batch, Sample]):
 
 
 def batches(
-    maker: PartMaker[Batch, Any], requests: Iterable[PartRequest], workers: int, parts_ready: int
+    maker: PartMaker[Batch, Any],
+    requests: Iterable[PartRequest],
+    workers: int,
+    parts_ready: int,
+    pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """The batches that `requests` add up to, in order; `workers` processes together keep `parts_ready` parts ready.
 
-    With 0 workers, parts are made in this process when they are asked for.
+    With 0 workers, parts are made in this process when they are asked for. For `pin_memory` see `Assembly`.
     """
     assembly: Assembly[Batch] | None = None
     loader = iter(_part_loader(maker, requests, workers, parts_ready))
@@ -155,7 +159,7 @@ def batches(
                 raise made
             for failed in made.failed:
                 logger.warning("replaced a sample that cannot be decoded: %s", failed)
-            assembly = assembly or Assembly(made.batch_rows)
+            assembly = assembly or Assembly(made.batch_rows, pin_memory)
             batch = assembly.add(made.batch)
             if batch is not None:
                 assembly = None

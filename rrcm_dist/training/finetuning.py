@@ -24,7 +24,8 @@ def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:
     step = FinetuningStep(recipe, world)
 
     def batches(start_step: int) -> Iterator[LabelledBatch]:
-        return finetuning_loader(index, order, recipe, world.rank, world.size, start_step, total_steps - start_step)
+        steps, pinned = total_steps - start_step, world.device.type == "cuda"
+        return finetuning_loader(index, order, recipe, world.rank, world.size, start_step, steps, pinned)
 
     return Training(
         recipe=recipe,

@@ -20,7 +20,8 @@ def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
     step = PretrainingStep(recipe, total_steps, world)
 
     def batches(start_step: int) -> Iterator[PretrainingBatch]:
-        return pretraining_loader(index, order, recipe, world.rank, world.size, start_step, total_steps - start_step)
+        steps, pinned = total_steps - start_step, world.device.type == "cuda"
+        return pretraining_loader(index, order, recipe, world.rank, world.size, start_step, steps, pinned)
 
     return Training(
         recipe=recipe,
