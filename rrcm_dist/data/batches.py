@@ -98,17 +98,22 @@ class DecodeFailures:
         self.largest_share = largest_share
         self.read = 0
         self.failed = 0
+        self._problem = ""
 
     def update(self, batch: PretrainingBatch | LabelledBatch) -> None:
         """Count a batch."""
         self.read += len(batch.sample_ids)
         self.failed += batch.failures
+        self._problem = self._problem or self._found()
 
     def problem(self) -> str:
-        """Why the run should stop: too many of the samples read so far have failed. Empty where all is well.
+        """Why the run should stop: too many of the samples read have failed, once and for all. Empty where all is well.
 
         Told and not raised, because a run stops on all ranks together.
         """
+        return self._problem
+
+    def _found(self) -> str:
         too_many = self.failed > self.largest_share * self.read
         if not too_many or (self.read < FEWEST_READ and self.failed < self.read):
             return ""

@@ -63,19 +63,26 @@ def finetuning_loader(
 
 
 def evaluation_images(
-    index: DatasetIndex, image_size: int, sample_ids: Sequence[int] | np.ndarray, workers: int = 0
+    index: DatasetIndex,
+    image_size: int,
+    sample_ids: Sequence[int] | np.ndarray,
+    workers: int = 0,
+    allow_unreadable: bool = False,
 ) -> Iterator[LabelledBatch]:
     """The named samples in the order given, short side resized to `image_size` and centre-cropped, part by part.
 
-    `rows` are positions in `sample_ids`. Raises `RunFailure` where one cannot be read or decoded: here none may stand
-    in for another.
+    `rows` are positions in `sample_ids`. None stands in for another: one that cannot be decoded is a `RunFailure`, or,
+    where that is allowed, a row of black pixels whose sample id is `UNREADABLE`. Raises `RunFailure` where a shard
+    cannot be read.
     """
     ids = np.asarray(sample_ids, dtype=np.int64)
     requests = [
         PartRequest(0, first, ids[first : first + EVALUATION_PART], min(EVALUATION_PART, len(ids) - first))
         for first in range(0, len(ids), EVALUATION_PART)
     ]
-    maker = PartMaker(index, CentreView(image_size), _labelled_batch, seed=0, replacements=0)
+    workers = min(workers, len(requests))
+    blank = torch.zeros(3, image_size, image_size, dtype=torch.uint8) if allow_unreadable else None
+    maker = PartMaker(index, CentreView(image_size), _labelled_batch, seed=0, replacements=0, blank=blank)
     return batches(maker, requests, workers, parts_ready=2 * workers)
 
 

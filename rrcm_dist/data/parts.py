@@ -28,6 +28,8 @@ MOST_READY = 64
 """Most parts that wait in queues, about 1 GB of shared memory at 224 pixels: some kernels allow few open files."""
 REPLACEMENTS = 16
 """Samples tried in place of one that cannot be decoded."""
+UNREADABLE = -1
+"""Sample id of a row that holds no sample; its label and key mean nothing."""
 
 logger = logging.getLogger(__name__)
 Sample = TypeVar("Sample")
@@ -50,7 +52,7 @@ class MadePart(Generic[Batch]):
 
     batch: Batch
     failed: list[str]
-    """Keys of the samples that were replaced, each with what was wrong."""
+    """Keys of the samples that could not be decoded, each with what was wrong."""
     batch_rows: int
 
 
@@ -95,10 +97,15 @@ class PartMaker(Dataset, Generic[Batch, Sample]):
         collate: Callable[[Sequence[Sample], Labels], Batch],
         seed: int,
         replacements: int = REPLACEMENTS,
+        blank: Sample | None = None,
     ) -> None:
-        """`view` makes a sample of an image at (seed, step, row, attempt); `collate` makes a batch of samples."""
+        """`view` makes a sample of an image at (seed, step, row, attempt); `collate` makes a batch of samples.
+
+        Where a sample and its `replacements` cannot be decoded, `blank` stands there under the sample id `UNREADABLE`;
+        without it, that is an error.
+        """
         self._index, self._reader = index, SampleReader(index)
-        self._view, self._seed, self._replacements = view, seed, replacements
+        self._view, self._seed, self._replacements, self._blank = view, seed, replacements, blank
         self._collate: Callable[[Sequence[Sample], Labels], Batch] = collate
 
     def __getitem__(self, request: PartRequest) -> MadePart[Batch] | RRCMError:
@@ -133,6 +140,8 @@ class PartMaker(Dataset, Generic[Batch, Sample]):
                 return candidate, self._view(image, self._seed, step, row, attempt)
             except DecodeError as error:
                 failed.append(f"{self._index.keys[candidate]} ({error})")
+        if self._blank is not None:
+            return UNREADABLE, self._blank
         tried = f"nor could the {self._replacements} after it" if self._replacements else "and none may stand in for it"
         raise RunFailure(
             f"sample {failed[-1 - self._replacements]} cannot be decoded, {tried}: "
@@ -158,7 +167,7 @@ def batches(
             if isinstance(made, RRCMError):
                 raise made
             for failed in made.failed:
-                logger.warning("replaced a sample that cannot be decoded: %s", failed)
+                logger.warning("passed over a sample that cannot be decoded: %s", failed)
             assembly = assembly or Assembly(made.batch_rows, pin_memory)
             batch = assembly.add(made.batch)
             if batch is not None:

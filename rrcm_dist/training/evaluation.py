@@ -1,38 +1,79 @@
 """Held-out images for evaluations during training: evenly spaced, shared out over ranks, with noise of their own."""
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rrcm_dist.data.index import DatasetIndex
+from rrcm_dist.config.parts import DataConfig
+from rrcm_dist.data.index import DatasetIndex, load_index
 from rrcm_dist.data.loaders import evaluation_images
-from rrcm_dist.distributed.collectives import gather_over_ranks
+from rrcm_dist.data.parts import UNREADABLE
+from rrcm_dist.distributed.collectives import first_problem, gather_over_ranks
 from rrcm_dist.distributed.world import World
+from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 from rrcm_dist.noise import noise_level
+from rrcm_dist.progress import Bar, progress_bar
 from rrcm_dist.random_streams import NormalStream, Purpose
 
 EVALUATION_BATCH = 256
+SECONDS_WITHOUT_BAR = 3.0
+"""Reading that takes longer shows a bar."""
 
 Outputs = Callable[[Tensor], Tensor]
 """Noisy [-1, 1] images (n, 3, H, W) → (n, …) of any dtype."""
 
 
-class HeldOutImages:
-    """Some images of a dataset in the memory of each rank, uint8; the ranks hold equal shares, the last one padded."""
+def held_out_index(data: DataConfig, train: DatasetIndex) -> DatasetIndex | None:
+    """The recipe's held-out shards, None where it names none; `InvalidInput` where their classes are not `train`'s."""
+    if data.held_out is None:
+        return None
+    index = load_index(data.held_out)
+    if index.classes != train.classes:
+        raise InvalidInput(
+            f"data.held_out {data.held_out} and data.train {data.train} have different classes "
+            f"({len(index.classes)} and {len(train.classes)}, or other names): build both from the same classes, "
+            "or set data.held_out=null"
+        )
+    return index
 
-    def __init__(self, index: DatasetIndex, count: int, image_size: int, seed: int, world: World) -> None:
+
+class HeldOutImages:
+    """Some images of a dataset in the memory of each rank, uint8; the ranks hold equal shares, the last one padded.
+
+    Images that cannot be decoded are left out, on every rank alike.
+    """
+
+    def __init__(
+        self, index: DatasetIndex, count: int, image_size: int, seed: int, world: World, workers: int = 0
+    ) -> None:
+        """Read the rank's share of `count` images by `workers` processes; every rank must call it.
+
+        Raises `RunFailure` on every rank where a shard cannot be read on one, or no image can be decoded.
+        """
         self._world, self._seed = world, seed
         chosen = np.unique(np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(np.int64))
-        self._count = len(chosen)
-        per_rank = -(-self._count // world.size)
+        per_rank = -(-len(chosen) // world.size)
         padded = np.resize(chosen, per_rank * world.size)  # repeats from the start
         self._ids = padded[world.rank * per_rank : (world.rank + 1) * per_rank]
-        batches = list(evaluation_images(index, image_size, self._ids))
-        self._images = torch.cat([batch.images for batch in batches])
-        own_labels = torch.cat([batch.labels for batch in batches]).to(world.device)
-        self.labels = gather_over_ranks(own_labels)[: self._count]
+        self._images = torch.empty(per_rank, 3, image_size, image_size, dtype=torch.uint8)
+        readable = torch.ones(per_rank, dtype=torch.bool)
+        problem = ""
+        try:
+            self._read(index, readable, workers)
+        except RRCMError as error:
+            problem = str(error)
+        if problem := first_problem(problem):
+            raise RunFailure(problem)
+        everyones = gather_over_ranks(readable.to(world.device))[: len(chosen)].cpu()
+        if not everyones.any():
+            raise RunFailure(f"none of {len(chosen)} images of {index.folder} can be decoded: verify the dataset")
+        self._kept = everyones.nonzero().flatten().to(world.device)
+        """Positions, among the images of all ranks, of those that can be decoded."""
+        self.labels = torch.from_numpy(index.label[chosen].astype(np.int64)).to(world.device)[self._kept]
         """(images,) int64 labels of all ranks' images, on the device."""
 
     def outputs(self, compute: Outputs, sigma: float) -> Tensor:
@@ -41,7 +82,23 @@ class HeldOutImages:
         The noise of an image depends on seed, image and σ alone. Every rank must call it.
         """
         own = [compute(noisy) for noisy in self._noisy(sigma)]
-        return gather_over_ranks(torch.cat(own))[: self._count]
+        return gather_over_ranks(torch.cat(own))[self._kept]
+
+    def _read(self, index: DatasetIndex, readable: Tensor, workers: int) -> None:
+        """Fill the rank's images; one that cannot be decoded is black and not `readable`."""
+        size, title = self._images.shape[-1], f"reading {index.folder.name}"
+        start, done, total = time.monotonic(), 0, len(self._ids)
+        with ExitStack() as stack:
+            bar: Bar | None = None
+            for batch in evaluation_images(index, size, self._ids, workers, allow_unreadable=True):
+                rows = slice(done, done + len(batch.rows))
+                self._images[rows], readable[rows] = batch.images, batch.sample_ids != UNREADABLE
+                done = rows.stop
+                slow = time.monotonic() - start > SECONDS_WITHOUT_BAR
+                if bar is not None:
+                    bar.advance(len(batch.rows))
+                elif self._world.is_main and slow and done < total:
+                    bar = stack.enter_context(progress_bar(title, total, done, "images"))
 
     def _noisy(self, sigma: float) -> Iterator[Tensor]:
         device = self._world.device

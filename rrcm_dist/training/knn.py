@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rrcm_dist.config.schema import PretrainConfig
-from rrcm_dist.data.index import DatasetIndex, load_index
+from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.distributed.world import World
 from rrcm_dist.models.rrcm import autocast
 from rrcm_dist.noise import conditioning_level
-from rrcm_dist.training.evaluation import HeldOutImages, Outputs
+from rrcm_dist.training.evaluation import HeldOutImages, Outputs, held_out_index
 
 QUERIES_AT_A_TIME = 1024
 
@@ -42,8 +42,9 @@ class KnnEvaluation:
     """Bank: clean training images. Queries: held-out images, clean and at each σ. Images are read on first use."""
 
     def __init__(self, recipe: PretrainConfig, train: DatasetIndex, world: World) -> None:
+        """Raises `InvalidInput` where held-out and training data have different classes."""
         self._recipe, self._train, self._world = recipe, train, world
-        self._held_out = load_index(recipe.data.held_out) if recipe.data.held_out else None
+        self._held_out = held_out_index(recipe.data, train)
         self._images: tuple[HeldOutImages, HeldOutImages] | None = None
 
     @torch.no_grad()
@@ -77,9 +78,9 @@ class KnnEvaluation:
 
     def _load(self, held_out: DatasetIndex) -> tuple[HeldOutImages, HeldOutImages]:
         if self._images is None:
-            recipe, size = self._recipe, self._recipe.encoder.image_size
+            recipe, size, workers = self._recipe, self._recipe.encoder.image_size, self._recipe.data.workers
             self._images = (
-                HeldOutImages(self._train, recipe.knn.bank, size, recipe.seed, self._world),
-                HeldOutImages(held_out, recipe.knn.queries, size, recipe.seed, self._world),
+                HeldOutImages(self._train, recipe.knn.bank, size, recipe.seed, self._world, workers),
+                HeldOutImages(held_out, recipe.knn.queries, size, recipe.seed, self._world, workers),
             )
         return self._images

@@ -4,11 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from rrcm_dist.config.schema import FinetuneConfig
-from rrcm_dist.data.index import DatasetIndex, load_index
+from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.distributed.world import World
-from rrcm_dist.errors import InvalidInput
 from rrcm_dist.noise import conditioning_level
-from rrcm_dist.training.evaluation import HeldOutImages
+from rrcm_dist.training.evaluation import HeldOutImages, held_out_index
 
 
 class NoisyAccuracy:
@@ -17,10 +16,8 @@ class NoisyAccuracy:
     def __init__(self, recipe: FinetuneConfig, train: DatasetIndex, world: World) -> None:
         """Raises `InvalidInput` where held-out and training data have different classes."""
         self._recipe, self._world = recipe, world
-        self._index = load_index(recipe.data.held_out) if recipe.data.held_out else None
+        self._index = held_out_index(recipe.data, train)
         self._images: HeldOutImages | None = None
-        if self._index is not None and self._index.classes != train.classes:
-            raise InvalidInput(f"{recipe.data.held_out} and {recipe.data.train} have different classes")
 
     @torch.no_grad()
     def run(self, network: nn.Module) -> dict[str, float]:
@@ -30,7 +27,7 @@ class NoisyAccuracy:
         if self._images is None:
             recipe = self._recipe
             count, size = recipe.evaluation.images, recipe.encoder.image_size
-            self._images = HeldOutImages(self._index, count, size, recipe.seed, self._world)
+            self._images = HeldOutImages(self._index, count, size, recipe.seed, self._world, recipe.data.workers)
         return {
             f"accuracy_sigma_{sigma:g}": self._accuracy(network, self._images, sigma)
             for sigma in self._recipe.evaluation.sigmas

@@ -160,6 +160,21 @@ def test_a_damaged_sample_is_replaced_the_same_way_everywhere_and_counted(
     same(joined(halves), whole[step])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_marks_what_cannot_be_decoded_where_that_is_allowed(damaged: Path, caplog, workers: int) -> None:
+    index = load_index(damaged)
+    with caplog.at_level(logging.WARNING):
+        batches = list(evaluation_images(index, 16, range(53), workers, allow_unreadable=True))
+    ids = torch.cat([batch.sample_ids for batch in batches])
+    images = torch.cat([batch.images for batch in batches])
+    expected = torch.arange(53)
+    expected[20] = parts.UNREADABLE
+    assert torch.equal(ids, expected)
+    assert images[20].sum() == 0
+    assert str(index.keys[20]) in caplog.text
+    assert sum(batch.failures for batch in batches) == 1
+
+
 def test_evaluation_never_replaces_a_sample(damaged: Path) -> None:
     index = load_index(damaged)
     with pytest.raises(RunFailure, match=str(index.keys[20])):
@@ -220,6 +235,8 @@ def test_too_many_failures_are_told_once_enough_was_read() -> None:
     failures.update(_counted(100, 5))
     assert "50 of 1000 samples" in failures.problem()
     assert failures.failed == 50
+    failures.update(_counted(9000, 0))
+    assert "50 of 1000 samples" in failures.problem()  # ranks may ask a step later
 
 
 def test_as_many_failures_as_are_allowed_are_no_problem() -> None:
