@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rrcm_dist.errors import RunFailure
+from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 
 PARTIAL = ".partial"
 """What the name of anything unfinished ends with; safe to delete when nothing is running."""
@@ -20,9 +20,9 @@ PARTIAL = ".partial"
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a path aside to write to; on success it is flushed and renamed to `path`, on failure it is removed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         flush(aside)
         os.replace(aside, path)
@@ -30,18 +30,18 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise disk_failure(error, path) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """Yield a folder aside to fill; on success its files are flushed and it becomes `path`, which must not exist."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}{PARTIAL}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
     try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
         yield aside
         for file in sorted(aside.rglob("*")):
             flush(file)
@@ -83,10 +83,7 @@ def flush(path: Path) -> None:
 
 def require_free_space(folder: str | Path, needed_bytes: int, what: str) -> None:
     """Raise `RunFailure` unless the disk of `folder` has `needed_bytes` free for `what`."""
-    existing = Path(folder).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free_bytes = shutil.disk_usage(existing).free
+    free_bytes = shutil.disk_usage(_existing(folder)).free
     if free_bytes < needed_bytes:
         raise RunFailure(
             f"{what} needs {gigabytes(needed_bytes)} in {folder}, where {gigabytes(free_bytes)} are free: "
@@ -94,12 +91,22 @@ def require_free_space(folder: str | Path, needed_bytes: int, what: str) -> None
         )
 
 
-def disk_failure(error: OSError, path: str | Path) -> RunFailure:
+def disk_failure(error: OSError, path: str | Path) -> RRCMError:
     """The error to raise when writing `path` failed, in words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(Path(path).absolute().parent).free
+        free = shutil.disk_usage(_existing(path)).free
         return RunFailure(f"the disk is full: {path} was not written ({gigabytes(free)} free); make room and run again")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+        return InvalidInput(f"{path} cannot be written ({error.strerror}): name another folder")
     return RunFailure(f"{path} was not written: {error.strerror or error}")
+
+
+def _existing(path: str | Path) -> Path:
+    """The nearest folder above `path` that is there."""
+    folder = Path(path).absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
 
 
 def gigabytes(number_of_bytes: float) -> str:

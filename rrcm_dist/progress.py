@@ -77,8 +77,6 @@ class _Lines:
     def _print(self) -> None:
         elapsed_seconds = time.monotonic() - self._start
         rate = (self._done - self._first) / max(elapsed_seconds, 1e-9)
-        eta_seconds = (self._total - self._done) / rate if rate else 0.0
-        line = (
-            f"{self._what}  {self._done}/{self._total} {self._unit}  {elapsed_seconds:.0f} s  ETA {eta_seconds:.0f} s"
-        )
+        eta = f"{(self._total - self._done) / rate:.0f} s" if rate or self._done >= self._total else "?"
+        line = f"{self._what}  {self._done}/{self._total} {self._unit}  {elapsed_seconds:.0f} s  ETA {eta}"
         print(f"{line}  {self._note}".rstrip(), file=sys.stderr, flush=True)

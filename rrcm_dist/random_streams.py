@@ -5,7 +5,8 @@ process, on any rank, after any restart. Nothing here reads or changes a process
 
 On CPU the numbers come from NumPy's Philox (counter-based, 128-bit key), so they do not depend on threads. On CUDA they
 come from torch's Philox with a 64-bit seed: other numbers than on CPU, the same on every run of one device kind.
-torch's CPU generator is not used: it keeps 32 bits of its seed, and a million streams would collide.
+torch's CPU generator initialises weights and serves nothing else: it keeps 32 bits of its seed, and a million streams
+would collide.
 """
 
 import hashlib

@@ -4,12 +4,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rrcm_dist.config.schema import SelectionConfig
-from rrcm_dist.data.index import DatasetIndex
+from rrcm_dist.data.index import DatasetIndex, content_identity
 from rrcm_dist.data.loaders import evaluation_images
 from rrcm_dist.errors import InvalidInput, RunFailure
 
@@ -53,7 +52,7 @@ def images_of_shards(index: DatasetIndex, image_size: int, selection: SelectionC
         for batch in evaluation_images(index, image_size, sample_ids):
             yield from zip(batch.sample_ids.tolist(), batch.images, strict=True)
 
-    return ImageSet(shards_identity(index), len(index.classes), images, read)
+    return ImageSet(content_identity(index), len(index.classes), images, read)
 
 
 def images_of_tensor(pixels: Tensor, labels: Sequence[int], classes: int, selection: SelectionConfig) -> ImageSet:
@@ -90,12 +89,3 @@ def check_labels(images: Sequence[CertifiedImage], classes: int) -> None:
                 f"image {image.image} ({image.key}) has label {image.label}, and the dataset's {classes} classes are "
                 f"numbered 0 to {classes - 1}: verify the dataset"
             )
-
-
-def shards_identity(index: DatasetIndex) -> str:
-    """Hexadecimal SHA-256 over classes, keys, labels and the images' checksums; how they are packed changes nothing."""
-    digest = hashlib.sha256("\x00".join(index.classes).encode())
-    digest.update("\x00".join(map(str, index.keys)).encode())
-    digest.update(np.ascontiguousarray(index.label, dtype="<i4").data)
-    digest.update(np.ascontiguousarray(index.crc32, dtype="<u4").data)
-    return digest.hexdigest()

@@ -25,8 +25,9 @@ def enter(run: Callable[[], object]) -> None:
             _end(_INTERRUPTED_MESSAGE, INTERRUPTED)
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _end(f"error: {disk_failure(error, error.filename or '.')}", 1)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) or isinstance(error, PermissionError):
+            failure = disk_failure(error, error.filename or "the output")
+            _end(f"error: {failure}", failure.exit_code)
         raise
 
 

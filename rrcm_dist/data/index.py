@@ -12,6 +12,7 @@ The position of a row is the sample's id: everything else in the project speaks 
 the row and one ranged read of the shard; nothing needs the tar's own structure.
 """
 
+import hashlib
 import json
 import zipfile
 import zlib
@@ -229,3 +230,18 @@ def write_index(
             "shards": [asdict(shard) for shard in shards],
         },
     )
+
+
+def training_identity(index: DatasetIndex) -> str:
+    """As `content_identity`, but also of how many samples each shard has, on which the order of samples depends."""
+    samples = ",".join(str(shard.samples) for shard in index.shards)
+    return hashlib.sha256(f"{content_identity(index)} {samples}".encode()).hexdigest()
+
+
+def content_identity(index: DatasetIndex) -> str:
+    """Hexadecimal SHA-256 over classes, keys, labels and the images' checksums; how they are packed changes nothing."""
+    digest = hashlib.sha256("\x00".join(index.classes).encode())
+    digest.update("\x00".join(map(str, index.keys)).encode())
+    digest.update(np.ascontiguousarray(index.label, dtype="<i4").data)
+    digest.update(np.ascontiguousarray(index.crc32, dtype="<u4").data)
+    return digest.hexdigest()

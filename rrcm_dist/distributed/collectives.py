@@ -63,6 +63,15 @@ def agree(value: Any) -> Any:
     return box[0]
 
 
+def first_problem(problem: str) -> str:
+    """Every rank says what is wrong with it, or ''; all get the first that is not empty, with its rank."""
+    if ranks() == 1:
+        return problem
+    problems = [""] * ranks()
+    dist.all_gather_object(problems, problem)
+    return next((f"rank {rank}: {text}" for rank, text in enumerate(problems) if text), "")
+
+
 def wait_for_all() -> None:
     """Return when every rank has come here."""
     if ranks() > 1:

@@ -1,5 +1,11 @@
-"""From what a user points at (run folder, checkpoint folder, weights file) to the weights file that is meant."""
+"""From what a user points at (run folder, checkpoint folder, weights file) to the weights file that is meant.
 
+A checkpoint folder holds `manifest.json`, with size and SHA-256 of every other file: what disagrees with it is damaged.
+`training.checkpoints` writes them.
+"""
+
+import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +14,11 @@ from safetensors import SafetensorError, safe_open
 
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.files import sha256
 
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
 FORMAT = "rrcm-dist"
 """Marks our weights files in their metadata."""
 
@@ -58,14 +68,46 @@ def weights_files(path: str | Path) -> list[Path]:
 
 
 def _newest_checkpoint(run: Path) -> Path:
-    checkpoints = run / "checkpoints"
-    pointer = checkpoints / "latest"
-    if pointer.is_file() and (checkpoints / pointer.read_text().strip()).is_dir():
-        return checkpoints / pointer.read_text().strip()
-    finished = sorted(checkpoints.glob("step-*"))
-    if not finished:
+    found = newest_undamaged(run / "checkpoints", "*.safetensors")
+    if found is None:
         raise InvalidInput(f"{run} has no finished checkpoint yet")
-    return finished[-1]
+    return found
+
+
+def newest_undamaged(checkpoints: Path, pattern: str = "*") -> Path | None:
+    """The newest checkpoint whose files of that pattern are whole; None where there is no checkpoint.
+
+    Damaged ones are named in a warning. Raises `RunFailure` where all are damaged.
+    """
+    candidates = sorted(checkpoints.glob("step-*"), reverse=True)
+    for candidate in candidates:
+        problem = damage(candidate, pattern)
+        if not problem:
+            return candidate
+        log.warning("checkpoint %s is damaged (%s); using the one before it", candidate, problem)
+    if candidates:
+        raise RunFailure(f"every checkpoint in {checkpoints} is damaged: move them away to start afresh")
+    return None
+
+
+def damage(checkpoint: Path, pattern: str = "*") -> str:
+    """What is wrong with a checkpoint's files of that pattern, by its manifest; empty if they are whole."""
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is missing or unreadable"
+    for name, (size, checksum) in expected.items():
+        file = checkpoint / name
+        if not Path(name).match(pattern):
+            continue
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes instead of {size}"
+        if sha256(file) != checksum:
+            return f"{name} does not match its checksum"
+    return ""
 
 
 def own_metadata(file: Path) -> OwnMetadata | None:

@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         self.config, self.sigma_data = config, sigma_data
         width = config.width
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "encoder") & 0xFFFF_FFFF)
+            torch.default_generator.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "encoder") & 0xFFFF_FFFF)
             self.patch_embed = PatchEmbedding(config.patch, width)
             hidden = int(width * config.mlp_ratio)
             self.blocks = nn.ModuleList(Block(width, config.heads, hidden) for _ in range(config.depth))

@@ -17,7 +17,7 @@ class Projector(nn.Sequential):
 
     def __init__(self, width: int, config: ProjectorConfig, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "projector") & 0xFFFF_FFFF)
+            torch.default_generator.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "projector") & 0xFFFF_FFFF)
             super().__init__(
                 nn.Linear(width, config.hidden, bias=False),
                 GlobalBatchNorm(config.hidden),
@@ -82,7 +82,7 @@ class FinetuningNetwork(nn.Module):
         if not final_norm:
             self.encoder.norm.requires_grad_(False)  # unused; ZeRO stage 3 would apply a stale gradient to it
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "head") & 0xFFFF_FFFF)
+            torch.default_generator.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "head") & 0xFFFF_FFFF)
             nn.init.trunc_normal_(self.head.weight, std=2e-5)
             nn.init.zeros_(self.head.bias)
 

@@ -1,6 +1,6 @@
 """Checkpoints that appear whole and know when they are damaged.
 
-    checkpoints/latest              name of the newest checkpoint
+    checkpoints/latest              name of the newest checkpoint, for people and scripts
     checkpoints/step-000005000/
         manifest.json               step, samples_seen, ranks, ZeRO stage, and SHA-256 and size of every other file
         online.safetensors, target.safetensors   (pre-training)   whole weights under our names, recipe in the metadata
@@ -12,27 +12,25 @@ is damaged: it is passed over, said aloud, and the one before it is used.
 """
 
 import json
-import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
-from rrcm_dist.distributed.collectives import agree, own_rank, wait_for_all
+from rrcm_dist.distributed.collectives import agree, first_problem, own_rank
 from rrcm_dist.distributed.world import World
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 from rrcm_dist.files import PARTIAL, disk_failure, flush, require_free_space, sha256, write_text
-from rrcm_dist.models.checkpoint_files import OwnMetadata
+from rrcm_dist.models.checkpoint_files import MANIFEST, OwnMetadata, newest_undamaged
 from rrcm_dist.models.weights import write_weights
 from rrcm_dist.training.engine import Engine
 
 LATEST = "latest"
-MANIFEST = "manifest.json"
-
-log = logging.getLogger(__name__)
+WRITER_FAILED = ("PytorchStreamWriter", "iostream error", "unexpected pos")
+"""What torch's file writer says, as a RuntimeError, when the disk is full."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,6 @@ class Progress:
     ranks: int
     zero_stage: int
     finished: bool = False
-
-
-def checkpoint_name(step: int) -> str:
-    """Folder name of a step's checkpoint; names sort by step."""
-    return f"step-{step:09d}"
 
 
 def save_checkpoint(
@@ -71,34 +64,28 @@ def save_checkpoint(
         keep: the newest so many stay.
         world: this rank's place.
     """
-    final = folder / checkpoint_name(progress.step)
+    final = folder / f"step-{progress.step:09d}"
     aside = folder / f".{final.name}{PARTIAL}"
-    problem = ""
-    if world.is_main:
-        try:
-            _prepare(folder, aside, weights)
-        except (OSError, RunFailure) as error:
-            problem = str(disk_failure(error, final) if isinstance(error, OSError) else error)
-    _raise_together(problem)
-    try:
-        engine.save_state(aside)
-        if world.is_main:
-            _write_weights(aside, weights, recipe)
-            _finish(aside, final, progress)
-            write_text(folder / LATEST, final.name + "\n")
-            _prune(folder, keep)
-    except (OSError, RunFailure, RuntimeError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if isinstance(error, RunFailure):
-            raise
-        # torch reports a full disk as a RuntimeError of its file writer
-        raise (
-            disk_failure(error, final)
-            if isinstance(error, OSError)
-            else RunFailure(f"checkpoint {final} was not written ({error}); the ones before it are untouched")
-        ) from error
-    wait_for_all()
+
+    def write() -> None:
+        _write_weights(aside, weights, recipe)
+        _finish(aside, final, progress)
+        write_text(folder / LATEST, final.name + "\n")
+        _prune(folder, keep)
+
+    _together(final, lambda: _prepare(folder, aside, engine), on_this_rank=world.is_main)
+    _together(final, lambda: engine.save_state(aside))
+    _together(final, write, on_this_rank=world.is_main)
     return final
+
+
+def require_room(folder: Path, engine: Engine) -> None:
+    """Raise `RunFailure` where a checkpoint of the engine's network would not fit on the disk of `folder`."""
+    require_free_space(folder, CHECKPOINT_NETWORKS * engine.network_bytes(), "a checkpoint")
+
+
+CHECKPOINT_NETWORKS = 5
+"""Size of a checkpoint in networks: two whole ones, and parameters and two moments in the engine's state."""
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, Progress] | None:
@@ -106,42 +93,17 @@ def find_checkpoint(folder: Path) -> tuple[Path, Progress] | None:
 
     Damaged ones are named in a warning. Raises `RunFailure` where all are damaged.
     """
-    found, problem = agree(_newest_undamaged(folder) if own_rank() == 0 else None)
+    found, problem = None, ""
+    if own_rank() == 0:
+        try:
+            checkpoint = newest_undamaged(folder)
+            found = (checkpoint, read_progress(checkpoint)) if checkpoint else None
+        except RunFailure as error:
+            problem = str(error)
+    found, problem = agree((found, problem))
     if problem:
         raise RunFailure(problem)
     return found
-
-
-def _newest_undamaged(folder: Path) -> tuple[tuple[Path, Progress] | None, str]:
-    """What was found, or what to say instead."""
-    candidates = sorted(folder.glob("step-*"), reverse=True)
-    for candidate in candidates:
-        problem = damage(candidate)
-        if not problem:
-            return (candidate, read_progress(candidate)), ""
-        log.warning("checkpoint %s is damaged (%s); using the one before it", candidate, problem)
-    if candidates:
-        return None, f"every checkpoint in {folder} is damaged: move them away to start afresh"
-    return None, ""
-
-
-def damage(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint, by its manifest; empty if it is whole."""
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
-        files = manifest["files"]
-        Progress(**manifest["progress"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{MANIFEST} is missing or unreadable"
-    for name, expected in files.items():
-        file = checkpoint / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {expected['bytes']}"
-        if sha256(file) != expected["sha256"]:
-            return f"{name} does not match its checksum"
-    return ""
 
 
 def read_progress(checkpoint: Path) -> Progress:
@@ -158,11 +120,27 @@ def require_same_layout(progress: Progress, ranks: int, zero_stage: int, checkpo
         )
 
 
-def _prepare(folder: Path, aside: Path, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Make the folder aside, after asking whether the checkpoint fits: weights, the same again, and two moments."""
-    weight_bytes = sum(t.numel() * t.element_size() for tensors in weights.values() for t in tensors.values())
-    one_network = max(sum(t.numel() * t.element_size() for t in tensors.values()) for tensors in weights.values())
-    require_free_space(folder, weight_bytes + 4 * one_network, "a checkpoint")
+def _together(final: Path, write: Callable[[], None], on_this_rank: bool = True) -> None:
+    """Call `write` where it is to be called; where it fails on any rank, every rank raises that rank's problem."""
+    problem = ""
+    if on_this_rank:
+        try:
+            write()
+        except RRCMError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = str(disk_failure(error, final))
+        except RuntimeError as error:
+            if not any(sign in str(error) for sign in WRITER_FAILED):
+                raise
+            problem = f"checkpoint {final} was not written ({str(error).splitlines()[0]}): is the disk full?"
+    problem = first_problem(problem)
+    if problem:
+        raise RunFailure(f"{problem}; the checkpoints before it are untouched")
+
+
+def _prepare(folder: Path, aside: Path, engine: Engine) -> None:
+    require_room(folder, engine)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
 
@@ -192,10 +170,3 @@ def _prune(folder: Path, keep: int) -> None:
         shutil.rmtree(old, ignore_errors=True)
     for leftover in folder.glob(f".step-*{PARTIAL}"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _raise_together(problem: str) -> None:
-    """Let every rank fail with the main rank's problem, so that none waits for ever."""
-    problem = agree(problem)
-    if problem:
-        raise RunFailure(problem)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rrcm_dist.config.parts import OptimizerConfig, TrainingConfig
 from rrcm_dist.distributed.world import World
-from rrcm_dist.errors import InvalidInput
+from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.training.parameter_groups import ParameterGroup
 
 STATE_TAG = "deepspeed"
@@ -32,7 +32,7 @@ class Engine:
         if training.batch % world.size:
             raise InvalidInput(f"training.batch {training.batch} is not divisible by {world.size} ranks")
         self._deepspeed = _import_deepspeed(world)
-        self.stage = training.zero_stage
+        self.stage, self._device, self._is_main = training.zero_stage, world.device, world.is_main
         self._factors = [group.lr_factor for group in groups]
         adamw = torch.optim.AdamW(
             [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups],
@@ -67,20 +67,26 @@ class Engine:
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(scalar)
 
-    def update(self, lr: float, clip: float | None) -> None:
-        """One AdamW step at learning rate `lr`, with the gradient norm clipped to `clip` if given."""
+    def update(self, lr: float, clip: float | None) -> Tensor:
+        """One AdamW step at learning rate `lr`, with the gradient norm clipped to `clip` if given.
+
+        Returns the global gradient norm before clipping, a scalar on the device; where it is not finite, stages 1 to 3
+        have left the parameters as they were.
+        """
         for group, factor in zip(self._engine.optimizer.param_groups, self._factors, strict=True):
             group["lr"] = lr * factor
-        if self.stage:
-            self._engine.optimizer.clip_grad = clip or 0.0
-        else:
-            self._engine._config.gradient_clipping = clip or 0.0
+        if self.stage == 0:
+            trained = [p for p in self.network.parameters() if p.requires_grad]
+            norm = torch.nn.utils.clip_grad_norm_(trained, clip or float("inf"))
+            self._engine.step()
+            return norm
+        self._engine.optimizer.clip_grad = clip or 0.0
         self._engine.step()
+        return torch.as_tensor(self._engine.get_global_grad_norm(), device=self._device)
 
-    def gradient_norm(self) -> float | None:
-        """Global norm of the last update's gradient before clipping, where DeepSpeed computed it."""
-        norm = self._engine.get_global_grad_norm()
-        return None if norm is None else float(norm)
+    def network_bytes(self) -> int:
+        """Bytes of all parameters in float32, the partitioned ones of stage 3 counted whole."""
+        return sum(4 * getattr(p, "ds_numel", p.numel()) for p in self.network.parameters())
 
     def with_whole_parameters(self, use: Callable[[], None]) -> None:
         """Call `use` while every parameter is whole on every rank."""
@@ -92,11 +98,12 @@ class Engine:
             use()
 
     def weights(self) -> dict[str, Tensor]:
-        """Copies of all parameters and buffers, whole, float32 on the CPU; every rank must call it."""
+        """Copies of all parameters and buffers on the CPU, on the main rank; every rank must call it."""
         copies: dict[str, Tensor] = {}
 
         def copy() -> None:
-            copies.update((name, value.detach().cpu().clone()) for name, value in self.network.state_dict().items())
+            if self._is_main:
+                copies.update((name, value.detach().cpu().clone()) for name, value in self.network.state_dict().items())
 
         self.with_whole_parameters(copy)
         return copies
@@ -107,7 +114,11 @@ class Engine:
 
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote with the same number of ranks and stage."""
-        self._engine.load_checkpoint(str(folder), tag=STATE_TAG, load_lr_scheduler_states=False)
+        loaded, _ = self._engine.load_checkpoint(str(folder), tag=STATE_TAG, load_lr_scheduler_states=False)
+        if loaded is None:
+            raise RunFailure(
+                f"DeepSpeed could not load {folder / STATE_TAG}; move {folder} away to use the one before it"
+            )
 
 
 def _import_deepspeed(world: World) -> Any:

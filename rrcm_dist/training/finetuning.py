@@ -1,9 +1,11 @@
 """Fine-tuning, put together: samples, step, accuracy under noise."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from rrcm_dist.config.schema import FinetuneConfig
 from rrcm_dist.data.batches import LabelledBatch
+from rrcm_dist.data.index import training_identity
 from rrcm_dist.data.loaders import finetuning_loader
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
@@ -21,7 +23,8 @@ def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:
     epoch = order.steps_per_epoch
     total_steps = recipe.training.steps or (recipe.training.epochs or 0) * epoch
     accuracy = NoisyAccuracy(recipe, index, world)
-    step = FinetuningStep(recipe, world)
+    goes_on = any((Path(recipe.output) / "checkpoints").glob("step-*"))
+    step = FinetuningStep(recipe, world, start=not goes_on)
 
     def batches(start_step: int) -> Iterator[LabelledBatch]:
         steps, pinned = total_steps - start_step, world.device.type == "cuda"
@@ -35,4 +38,5 @@ def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:
         total_steps=total_steps,
         warmup_steps=recipe.optimizer.warmup * epoch,
         evaluate_every=recipe.evaluation.every_epochs * epoch,
+        data_identity=training_identity(index),
     )

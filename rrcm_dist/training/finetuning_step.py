@@ -22,7 +22,8 @@ from rrcm_dist.training.starting_point import start_encoder
 class FinetuningStep:
     """The network that is fine-tuned, and what a step does to it."""
 
-    def __init__(self, recipe: FinetuneConfig, world: World) -> None:
+    def __init__(self, recipe: FinetuneConfig, world: World, start: bool) -> None:
+        """`start`: read what the encoder starts from; not needed where a checkpoint will be loaded."""
         self._recipe, self._world = recipe, world
         self._t = noise_level(recipe.sigma)
         self._condition = conditioning_level(recipe.noise, recipe.sigma)
@@ -30,7 +31,8 @@ class FinetuningStep:
         network = FinetuningNetwork(
             recipe.encoder, recipe.classes, recipe.final_norm, recipe.noise, recipe.seed, settings.precision
         )
-        start_encoder(network, recipe)
+        if start:
+            start_encoder(network, recipe)
         network.head.requires_grad_(recipe.train_head)
         use_attention(network, settings.attention, world.device)
         groups = layer_decay_groups(network, recipe.encoder.depth, optimizer.layer_decay, optimizer.weight_decay)

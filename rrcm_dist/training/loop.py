@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.data.batches import DecodeFailures
-from rrcm_dist.distributed.collectives import agree, wait_for_all
+from rrcm_dist.distributed.collectives import first_problem, sum_over_ranks
 from rrcm_dist.distributed.world import World
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 from rrcm_dist.progress import progress_bar
 from rrcm_dist.schedules import learning_rate
-from rrcm_dist.training.checkpoints import Progress, find_checkpoint, require_same_layout, save_checkpoint
+from rrcm_dist.training.checkpoints import Progress, find_checkpoint, require_room, require_same_layout, save_checkpoint
 from rrcm_dist.training.engine import Engine
 from rrcm_dist.training.guard import Guard
 from rrcm_dist.training.metrics import Metrics
@@ -56,6 +57,8 @@ class Training:
     warmup_steps: int
     evaluate_every: int
     """Steps between evaluations."""
+    data_identity: str
+    """Of the training samples and the order of their shards."""
 
 
 @dataclass(frozen=True)
@@ -71,59 +74,67 @@ def train(training: Training, world: World, resume: bool = True) -> Outcome:
     """Train to the last step, from the newest checkpoint on.
 
     Raises `InvalidInput` where the output folder holds another run, or any run and `resume` is False; `RunFailure` for
-    a non-finite loss, too many undecodable samples, or a disk that is full. Checkpoints stay good in every case.
+    numbers that are not finite, too many undecodable samples, or a disk that is full. Checkpoints stay good in every
+    case.
     """
-    folder = RunFolder(training.recipe)
-    folder.check()
-    start = _restore(training, folder, world, resume)
-    if start.finished:
-        log.info("%s is finished (step %d)", folder.path, start.step)
-        return Outcome(folder.checkpoints / f"step-{start.step:09d}", start.step)
-    if world.is_main:
-        folder.open(start.step, world.size)
+    folder = RunFolder(training.recipe, training.data_identity)
+    _raise_together(folder.check)
+    found = find_checkpoint(folder.checkpoints)
+    if found and not resume:
+        raise InvalidInput(f"{folder.path} holds checkpoints: resume, or give another output")
+    if found and found[1].finished:
+        log.info("%s is finished (step %d)", folder.path, found[1].step)
+        return Outcome(found[0], found[1].step)
+    start_step = _restore(training, world, *found) if found else 0
+    _raise_together(lambda: _open(folder, training, start_step, world), on_this_rank=world.is_main)
     metrics = Metrics(training.recipe, folder, world)
     try:
-        return _run(training, world, folder, metrics, start.step)
+        return _run(training, world, folder, metrics, start_step)
     finally:
         metrics.close()
 
 
 def _run(training: Training, world: World, folder: RunFolder, metrics: Metrics, step: int) -> Outcome:
-    settings = training.recipe.training
+    recipe, settings, total_steps = training.recipe, training.recipe.training, training.total_steps
     guard = Guard(world, folder.path)
-    failures = DecodeFailures(training.recipe.data.max_decode_failures)
-    title = f"{training.recipe.kind} {training.recipe.name}"
-    with guard.signals(), progress_bar(title, training.total_steps, step, "steps", world.is_main) as bar:
+    failures = DecodeFailures(recipe.data.max_decode_failures)
+    title = f"{recipe.kind} {recipe.name}"
+    with guard.signals(), progress_bar(title, total_steps, step, "steps", world.is_main) as bar:
         for batch in training.batches(step):
             failures.update(batch)
             parts = training.step.backward(batch, step)
-            asked_to_stop = guard.watch(step, parts["loss"], batch.keys)
-            lr = _update(training, step)
-            training.step.after_update(step)
-            metrics.add(parts)
+            lr, gradient_norm = _update(training, step)
+            asked_to_stop = guard.watch(step, [parts["loss"], gradient_norm], batch.keys, failures.problem())
+            metrics.add({**parts, "gradient_norm": gradient_norm})
             step += 1
-            last = step == training.total_steps
+            last = step == total_steps
             note = ""
             if last or step % settings.log_every == 0:
-                note = metrics.log_steps(step, lr=lr, gradient_norm=training.step.engine.gradient_norm())
+                note = metrics.log_steps(step, lr=lr, decode_failures=_over_ranks(failures.failed, world))
             bar.advance(1, note)
             if last or step % training.evaluate_every == 0:
                 metrics.log_evaluation(step, training.evaluate())
             if last or asked_to_stop or step % settings.checkpoint_every == 0:
                 guard.settle()
                 checkpoint = _save(training, world, folder, step)
-            if asked_to_stop:
+            if asked_to_stop and not last:
                 return Outcome(checkpoint, step, interrupted=True)
-    if step != training.total_steps:
-        raise RunFailure(f"the loader ended at step {step} of {training.total_steps}")
+    if step != total_steps:
+        raise RunFailure(f"the loader ended at step {step} of {total_steps}")
     return Outcome(checkpoint, step)
 
 
-def _update(training: Training, step: int) -> float:
+def _update(training: Training, step: int) -> tuple[float, Tensor]:
+    """Move the parameters; returns the learning rate and the gradient norm before clipping."""
     optimizer = training.recipe.optimizer
     lr = learning_rate(step, optimizer.lr, training.warmup_steps, training.total_steps)
-    training.step.engine.update(lr, optimizer.clip if step >= training.warmup_steps else None)
-    return lr
+    gradient_norm = training.step.engine.update(lr, optimizer.clip if step >= training.warmup_steps else None)
+    training.step.after_update(step)
+    return lr, gradient_norm
+
+
+def _over_ranks(count: int, world: World) -> int:
+    return int(sum_over_ranks(torch.tensor(float(count), device=world.device)))
 
 
 def _save(training: Training, world: World, folder: RunFolder, step: int) -> Path:
@@ -135,19 +146,31 @@ def _save(training: Training, world: World, folder: RunFolder, step: int) -> Pat
     )
 
 
-def _restore(training: Training, folder: RunFolder, world: World, resume: bool) -> Progress:
-    """Load the newest good checkpoint into the networks; returns where to go on."""
-    found = find_checkpoint(folder.checkpoints)
-    if found is None:
-        return Progress(0, 0, world.size, training.recipe.training.zero_stage)
-    if not resume:
-        raise InvalidInput(f"{folder.path} holds checkpoints: resume, or give another output")
-    checkpoint, progress = found
-    if not progress.finished:
-        require_same_layout(progress, world.size, training.recipe.training.zero_stage, checkpoint)
-        training.step.engine.load_state(checkpoint)
-        training.step.load(checkpoint)
-        if world.is_main:
-            log.info("resuming from %s", checkpoint)
-        wait_for_all()
-    return agree(progress)
+def _restore(training: Training, world: World, checkpoint: Path, progress: Progress) -> int:
+    """Load a checkpoint into the networks; returns the step to go on from."""
+    require_same_layout(progress, world.size, training.recipe.training.zero_stage, checkpoint)
+    training.step.engine.load_state(checkpoint)
+    training.step.load(checkpoint)
+    if world.is_main:
+        log.info("resuming from %s", checkpoint)
+    return progress.step
+
+
+def _open(folder: RunFolder, training: Training, start_step: int, world: World) -> None:
+    folder.open(start_step, world.size)
+    require_room(folder.checkpoints, training.step.engine)
+
+
+def _raise_together(check: Callable[[], None], on_this_rank: bool = True) -> None:
+    """Call `check` where it is to be called; if it raises on any rank, raise there as it is and elsewhere in words."""
+    problem: RRCMError | None = None
+    if on_this_rank:
+        try:
+            check()
+        except RRCMError as error:
+            problem = error
+    elsewhere = first_problem(str(problem) if problem else "")
+    if problem:
+        raise problem
+    if elsewhere:
+        raise RunFailure(elsewhere)

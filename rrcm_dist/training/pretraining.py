@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.batches import PretrainingBatch
+from rrcm_dist.data.index import training_identity
 from rrcm_dist.data.loaders import pretraining_loader
 from rrcm_dist.distributed.world import World
 from rrcm_dist.training.knn import KnnEvaluation
@@ -31,4 +32,5 @@ def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
         total_steps=total_steps,
         warmup_steps=recipe.optimizer.warmup,
         evaluate_every=recipe.knn.every,
+        data_identity=training_identity(index),
     )

@@ -73,7 +73,7 @@ class PretrainingStep:
     def load(self, checkpoint: Path) -> None:
         """The target network of a checkpoint; the online one is in the engine's state."""
         file = checkpoint / "target.safetensors"
-        load_into(self._target, read_weights(file).tensors, str(file), required="encoder.")
+        load_into(self._target, read_weights(file).tensors, str(file))
 
     def _micro_batches(self, rows: int) -> list[slice]:
         size = self._recipe.training.micro_batch or rows
@@ -149,7 +149,8 @@ class NoisyViews:
         return self._plain[rows].float().div_(127.5).sub_(1).add_(self._noise[rows], alpha=t)
 
     def _levels(self, *t: float) -> Tensor:
-        return torch.tensor(t, dtype=torch.float32, device=self._device)
+        # Filled on the device: an upload would wait for it.
+        return torch.stack([torch.full((), level, device=self._device) for level in t])
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, non_blocking=True)

@@ -14,24 +14,27 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
+from rrcm_dist.config.keys import AnyRecipe
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_json, write_text
 
 PACKAGES = ("rrcm-dist", "torch", "torchvision", "timm", "deepspeed", "numpy", "xformers", "webdataset")
 
 FREE_KEYS = (
-    "name", "output", "data.workers", "data.prefetch", "data.max_decode_failures", "training.micro_batch",
-    "training.attention", "training.zero_stage", "training.checkpoint_every", "training.keep_checkpoints",
-    "training.log_every", "knn.", "evaluation.", "tracking.",
+    "name", "output", "data.train", "data.held_out", "data.workers", "data.prefetch", "data.max_decode_failures",
+    "training.micro_batch", "training.attention", "training.zero_stage", "training.checkpoint_every",
+    "training.keep_checkpoints", "training.log_every", "knn.", "evaluation.", "tracking.",
 )  # fmt: skip
 """What may change between a run and its resumption: it does not change which run it is."""
 
@@ -39,11 +42,11 @@ FREE_KEYS = (
 class RunFolder:
     """The folder of one training run, on the rank that writes."""
 
-    def __init__(self, recipe: PretrainConfig | FinetuneConfig) -> None:
+    def __init__(self, recipe: PretrainConfig | FinetuneConfig, data_identity: str) -> None:
         self.path = Path(recipe.output)
         self.checkpoints = self.path / "checkpoints"
-        self._metrics = self.path / "metrics.jsonl"
-        self._recipe = recipe
+        self._metrics, self._data = self.path / "metrics.jsonl", self.path / "data.json"
+        self._recipe, self._data_identity = recipe, {"train": data_identity}
 
     def check(self) -> None:
         """Raise `InvalidInput` if the folder holds another run, naming the keys in which they differ."""
@@ -52,21 +55,22 @@ class RunFolder:
         stored = self.path / "recipe.yaml"
         if not stored.exists():
             return
-        before, now = (_flat(yaml.safe_load(text)) for text in (stored.read_text(), dump_recipe(self._recipe)))
-        changed = [
-            f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not key.startswith(FREE_KEYS)
-        ]
+        changed = differences(stored.read_text(), self._recipe, FREE_KEYS)
         if changed:
             raise InvalidInput(
                 f"{self.path} holds a run of another recipe ({'; '.join(changed)}): "
                 "give another output, or the recipe that it was started with"
             )
+        if self._data.exists() and json.loads(self._data.read_text()) != self._data_identity:
+            raise InvalidInput(
+                f"{self.path} holds a run on other data than {self._recipe.data.train} (other samples or shards): "
+                "give another output, or the shards that it was started with"
+            )
 
     def open(self, start_step: int, ranks: int) -> None:
         """Write the recipe and what this start runs on; forget metrics of steps that will be done again."""
         write_text(self.path / "recipe.yaml", dump_recipe(self._recipe))
+        write_json(self._data, self._data_identity)
         file = self.path / "environment.json"
         starts = json.loads(file.read_text()) if file.exists() else []
         write_json(file, [*starts, {"start_step": start_step, "ranks": ranks, **_environment()}])
@@ -78,6 +82,22 @@ class RunFolder:
         """Append one line to metrics.jsonl."""
         with open(self._metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
+
+
+def differences(stored: str, recipe: AnyRecipe, free_keys: tuple[str, ...] = ()) -> list[str]:
+    """What differs between a stored recipe (YAML) and one in hand, key by key in words, but for the free keys.
+
+    Keys that came into the world after the recipe was stored have their default there.
+    """
+    values = yaml.safe_load(stored)
+    with suppress(ValidationError):  # of another version: its keys are compared as they stand
+        values = type(recipe).model_validate(values).model_dump(mode="json")
+    before, now = _flat(values), _flat(recipe.model_dump(mode="json"))
+    return [
+        f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(free_keys)
+    ]
 
 
 def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:
@@ -125,13 +145,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+changes" if changes else "")
-
-
-def require_run(path: str | Path) -> Path:
-    """The checkpoints folder of a run folder; `InvalidInput` if there is none."""
-    checkpoints = Path(path) / "checkpoints"
-    if not checkpoints.is_dir():
-        raise InvalidInput(f"{path} is no run folder: it has no checkpoints/")
-    if not any(checkpoints.glob("step-*")):
-        raise RunFailure(f"{path} has no finished checkpoint yet")
-    return checkpoints

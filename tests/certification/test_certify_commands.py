@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from rrcm_dist.certification.images import images_of_shards, shards_identity
+from rrcm_dist.certification.images import images_of_shards
+from rrcm_dist.data.index import content_identity
 from rrcm_dist.certification.ledger_reader import LedgerReader
 from rrcm_dist.cli import main
 from rrcm_dist.config.schema import SelectionConfig
@@ -184,7 +185,7 @@ def test_images_of_shards_do_not_depend_on_how_they_are_packed(shards, tmp_path)
     build_digits(tmp_path / "packed", "--samples-per-shard", "7")
     one, other = load_index(shards), load_index(tmp_path / "packed")
     assert len(one.shards) < len(other.shards)
-    assert shards_identity(one) == shards_identity(other)
+    assert content_identity(one) == content_identity(other)
     chosen = SelectionConfig(every=25)
     first, second = images_of_shards(one, 32, chosen), images_of_shards(other, 32, chosen)
     assert first.images == second.images
