@@ -1,7 +1,6 @@
 """What a run tells: a line of metrics.jsonl, Weights & Biases, and the note beside the progress bar."""
 
-import hashlib
-import os
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,16 +11,17 @@ from torch import Tensor
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.distributed.collectives import ranks, sum_over_ranks
 from rrcm_dist.distributed.world import World
-from rrcm_dist.errors import InvalidInput
 from rrcm_dist.training.run_folder import RunFolder
+from rrcm_dist.training.tracking import Tracker
 
 
 class Metrics:
     """Sums of loss parts, kept on the device and reduced over ranks only when they are logged."""
 
     def __init__(self, recipe: PretrainConfig | FinetuneConfig, folder: RunFolder, world: World) -> None:
+        """Every rank must call it; raises as `Tracker` does."""
         self._folder, self._world, self._batch = folder, world, recipe.training.batch
-        self._tracker = _start_tracker(recipe, folder) if world.is_main else None
+        self._tracker = Tracker(recipe, folder.path, world)
         self._sums: dict[str, Tensor] = {}
         self._steps, self._since = 0, time.monotonic()
 
@@ -53,41 +53,16 @@ class Metrics:
 
     def close(self) -> None:
         """Finish tracking."""
-        if self._tracker is not None:
-            self._tracker.finish()
+        self._tracker.close()
 
     def _write(self, step: int, values: dict[str, Any]) -> None:
         if not self._world.is_main:
             return
         values = {"step": step, "samples_seen": step * self._batch, **values}
-        self._folder.log(values)
-        if self._tracker is not None:
-            self._tracker.log(values, step=step)
+        self._folder.log({name: _finite(value) for name, value in values.items()})
+        self._tracker.log(values)
 
 
-def _start_tracker(recipe: PretrainConfig | FinetuneConfig, folder: RunFolder) -> Any:
-    """A Weights & Biases run, or None where it is off."""
-    if recipe.tracking.wandb == "off":
-        return None
-    try:
-        import wandb
-    except ImportError as error:
-        raise InvalidInput(
-            "tracking.wandb needs the package wandb: pip install 'rrcm-dist[tracking]', or set tracking.wandb=off"
-        ) from error
-    os.environ.setdefault("WANDB_SILENT", "true")
-    return wandb.init(
-        project=recipe.tracking.project,
-        entity=recipe.tracking.entity,
-        name=recipe.name,
-        dir=str(folder.path),
-        mode=recipe.tracking.wandb,
-        config=recipe.model_dump(),
-        id=_tracker_id(folder),
-        resume="allow",
-    )
-
-
-def _tracker_id(folder: RunFolder) -> str:
-    """The same id for every start of a run, so that its curves continue."""
-    return hashlib.blake2b(str(folder.path.resolve()).encode(), digest_size=8).hexdigest()
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
