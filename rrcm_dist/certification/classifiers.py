@@ -15,14 +15,17 @@ from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 
 
-def build_classifier(config: ClassifierConfig, attention: str, device: torch.device) -> nn.Module:
-    """The classifier of `config`: float32 (N, C, H, W), [0, 1] pixels plus noise, to logits (N, classes)."""
+def build_classifier(config: ClassifierConfig, attention: str, device: torch.device, precision: str) -> nn.Module:
+    """The classifier of `config`: float32 (N, C, H, W), [0, 1] pixels plus noise, to logits (N, classes).
+
+    `attention` and `precision` (fp32 or bf16) are for one of ours; any other is called within autocast.
+    """
     if config.function is not None:
         return call_function(config.function, config.sigma)
     from rrcm_dist.models.classifier import load_classifier  # only where one of ours is certified
 
     assert config.checkpoint is not None, "the recipe's type gives one of the two"
-    return load_classifier(config.checkpoint, config.sigma, attention, device)
+    return load_classifier(config.checkpoint, config.sigma, attention, device, precision)
 
 
 def source_of(config: ClassifierConfig) -> str:

@@ -62,7 +62,7 @@ def certify(
     """
     if images is None:
         images = images_of_shards(load_index(config.data), config.image_size, config.images)
-    classifiers = {c.sigma: build_classifier(c, config.attention, device) for c in config.classifiers}
+    classifiers = {c.sigma: build_classifier(c, config.attention, device, config.precision) for c in config.classifiers}
     ledger_path = Path(config.output) / LEDGER_FILE
     levels = []
     with Ledger(ledger_path, run_identity(config, images, device), config.n, config.name) as ledger:

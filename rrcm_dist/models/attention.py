@@ -16,17 +16,23 @@ SHORT_SEQUENCE = 32
 """Tokens up to which a CPU is quicker with the products written out than with torch's blocked kernel."""
 
 
-def attention_function(name: str, device: torch.device) -> AttentionFunction:
-    """'auto', 'sdpa' or 'xformers' → the function; 'auto' takes xFormers where it runs on `device`."""
+def attention_function(
+    name: str, device: torch.device, dtype: torch.dtype = torch.bfloat16, head_width: int = 64
+) -> AttentionFunction:
+    """'auto', 'sdpa' or 'xformers' → the function; 'auto' takes xFormers where it runs, forward and backward, on such
+    a device, with such a type and width of a head."""
     if name == "sdpa":
         return _sdpa
     if name not in ("auto", "xformers"):
         raise InvalidInput(f"attention {name!r} is not known: choose auto, sdpa or xformers")
-    reason = _why_not_xformers(device.type)
+    reason = _failure(device.type, dtype, head_width) if device.type == "cuda" else "it needs a CUDA device"
     if not reason:
         return _xformers
     if name == "xformers":
-        raise InvalidInput(f"attention xformers does not run here ({reason}): choose auto or sdpa")
+        raise InvalidInput(
+            f"attention xformers does not run here in {dtype} with heads of width {head_width} ({reason}): "
+            "choose auto or sdpa"
+        )
     return _sdpa
 
 
@@ -45,13 +51,12 @@ def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @functools.cache
-def _why_not_xformers(device_type: str) -> str:
-    """Empty if a tiny call of xFormers works on the device, else why not."""
-    if device_type != "cuda":
-        return "it needs a CUDA device"
+def _failure(device_type: str, dtype: torch.dtype, head_width: int) -> str:
+    """Empty if a tiny forward and backward pass of xFormers works, else why not."""
     try:
-        probe = torch.zeros(1, 8, 1, 32, dtype=torch.bfloat16, device=device_type)
-        _xformers(probe, probe, probe)
+        with torch.enable_grad():
+            probe = torch.zeros(1, 8, 1, head_width, dtype=dtype, device=device_type, requires_grad=True)
+            _xformers(probe, probe, probe).sum().backward()
     except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ""
@@ -74,9 +79,12 @@ class Attention(nn.Module):
         return self.proj(self.attend(q, k, v).reshape(batch, tokens, width))
 
 
-def use_attention(module: nn.Module, name: str, device: torch.device) -> None:
-    """Let every Attention within `module` use the named function."""
-    function = attention_function(name, device)
+def use_attention(module: nn.Module, name: str, device: torch.device, precision: str | None = None) -> None:
+    """Let every Attention within `module` use the named function.
+
+    `precision` is what it computes in, fp32 or bf16: by default what the module has as its `precision`, else fp32.
+    """
+    dtype = torch.bfloat16 if (precision or getattr(module, "precision", "fp32")) == "bf16" else torch.float32
     for part in module.modules():
         if isinstance(part, Attention):
-            part.attend = function
+            part.attend = attention_function(name, device, dtype, part.proj.in_features // part.heads)

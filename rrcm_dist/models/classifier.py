@@ -30,10 +30,15 @@ class NoisyPixelClassifier(nn.Module):
 
 
 def load_classifier(
-    path: str | Path, sigma: float, attention: str = "auto", device: torch.device | None = None
+    path: str | Path,
+    sigma: float,
+    attention: str = "auto",
+    device: torch.device | None = None,
+    precision: str = "fp32",
 ) -> NoisyPixelClassifier:
     """The base classifier for σ in a fine-tuned run folder, checkpoint folder or weights file of ours, on `device`.
 
+    It computes in `precision`, fp32 or bf16 by autocast, whatever it was trained in or is called within.
     Raises `InvalidInput` where there is none, where it is not fine-tuned, or was fine-tuned for another σ.
     """
     file = weights_file(path, "model")
@@ -46,5 +51,6 @@ def load_classifier(
         raise InvalidInput(f"{file} was fine-tuned for sigma {metadata.recipe.sigma:g}, not {sigma:g}")
     network, recipe = trained_network(file)
     device = device or torch.device("cpu")
+    network.precision = precision
     use_attention(network, attention, device)
     return NoisyPixelClassifier(network, conditioning_level(recipe.noise, sigma)).to(device).eval()

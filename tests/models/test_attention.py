@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rrcm_dist.errors import InvalidInput
+from rrcm_dist.models import attention
 from rrcm_dist.models.attention import Attention, attention_function, use_attention
 
 
@@ -39,6 +40,58 @@ def test_a_kernel_that_does_not_run_here_or_is_not_known_is_refused():
         attention_function("xformers", torch.device("cpu"))
     with pytest.raises(InvalidInput, match="choose auto, sdpa or xformers"):
         attention_function("flash", torch.device("cpu"))
+
+
+class NoBackward(torch.autograd.Function):
+    """A kernel whose backward pass is missing for the case at hand."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        return q.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError("no backward for this case")
+
+
+def refuses_fp32(q, k, v):
+    if q.dtype == torch.float32:
+        raise NotImplementedError("no kernel for float32")
+    return q + k + v
+
+
+def refuses_wide_heads(q, k, v):
+    if q.shape[-1] > 128:
+        raise ValueError("head width above 128")
+    return q + k + v
+
+
+@pytest.mark.parametrize(("kernel", "dtype", "head_width", "told"), [
+    (NoBackward.apply, torch.bfloat16, 64, "no backward for this case"),
+    (refuses_fp32, torch.float32, 64, "no kernel for float32"),
+    (refuses_fp32, torch.bfloat16, 64, ""),
+    (refuses_wide_heads, torch.bfloat16, 192, "head width above 128"),
+    (refuses_wide_heads, torch.bfloat16, 128, ""),
+])  # fmt: skip
+def test_a_kernel_is_tried_forward_and_backward_in_its_type_and_width(monkeypatch, kernel, dtype, head_width, told):
+    monkeypatch.setattr(attention, "_xformers", kernel)
+    attention._failure.cache_clear()
+    with torch.no_grad():
+        assert attention._failure("cpu", dtype, head_width) == told
+    attention._failure.cache_clear()
+
+
+def test_layers_are_tried_in_the_precision_and_width_of_their_network(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        attention, "attention_function", lambda *case: asked.append(case[2:]) or attention_function("sdpa", case[1])
+    )
+    network, cpu = torch.nn.Sequential(Attention(96, 2)), torch.device("cpu")
+    use_attention(network, "auto", cpu)
+    network.precision = "bf16"
+    use_attention(network, "auto", cpu)
+    use_attention(network, "auto", cpu, "fp32")
+    assert asked == [(torch.float32, 48), (torch.bfloat16, 48), (torch.float32, 48)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="xFormers needs a GPU")
