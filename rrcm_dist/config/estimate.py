@@ -123,7 +123,7 @@ def memory_bytes(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> dict[str
     """Estimated peak memory of one GPU by use, bytes.
 
     Weights, gradients, Adam's moments and ZeRO's own copy of the weights are float32; stage 1 shares the optimiser out
-    over the GPUs, 2 the gradients too, 3 the weights too.
+    over the GPUs, 2 the gradients too, 3 the weights too. The target network is whole on every GPU at every stage.
     """
     stage, parameters = recipe.training.zero_stage, network_parameters(recipe)
     share, micro = shares(recipe, gpus)
@@ -140,7 +140,7 @@ def memory_bytes(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> dict[str
     }
     if isinstance(recipe, PretrainConfig):
         hidden_values, similarities = 2 * 2 * recipe.projector.hidden, 3 * recipe.training.batch
-        uses["target network"] = state_bytes / (gpus if stage == 3 else 1)
+        uses["target network"] = state_bytes
         uses["projector and loss"] = share * (hidden_values + similarities) * 12.0  # values, softmax, gradient
     return uses
 
