@@ -27,7 +27,7 @@ def pretrain_recipe(shards: Path, output: Path, **training: Any) -> PretrainConf
             "encoder": ENCODER,
             "projector": {"hidden": 32, "output": 16},
             "data": _data(shards),
-            "optimizer": {"lr": 1e-3, "warmup": 2, "clip": 2.0, "weight_decay": 0.01},
+            "optimizer": {"lr": 1e-3, "warmup": 1, "clip": 2.0, "weight_decay": 0.01},
             "training": {
                 "steps": 8,
                 "batch": 24,

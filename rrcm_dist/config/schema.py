@@ -55,6 +55,7 @@ class PretrainConfig(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _check_batch(self.training, self.data)
+        _check_warmup(self.optimizer, self.training.steps, "steps")
         return self
 
 
@@ -99,6 +100,7 @@ class FinetuneConfig(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _check_batch(self.training, self.data)
+        _check_warmup(self.optimizer, self.training.epochs, "epochs")
         mixes = self.mixing.mixup > 0 or self.mixing.cutmix > 0
         if mixes and self.training.batch // self.data.streams < 2:
             raise ValueError(
@@ -111,6 +113,15 @@ class FinetuneConfig(Part):
 def _check_batch(training: TrainingConfig, data: DataConfig) -> None:
     if training.batch % data.streams:
         raise ValueError(f"data.streams {data.streams} does not divide training.batch {training.batch}")
+
+
+def _check_warmup(optimizer: OptimizerConfig, length: int | None, unit: str) -> None:
+    """`length` in the unit of the warm-up; None where that is not known before the shards are."""
+    if length is not None and length <= optimizer.warmup:
+        raise ValueError(
+            f"optimizer.warmup {optimizer.warmup} ({unit}) does not end before training.{unit} {length}: "
+            f"the learning rate would never reach optimizer.lr; lower optimizer.warmup or raise training.{unit}"
+        )
 
 
 class ClassifierConfig(Part):

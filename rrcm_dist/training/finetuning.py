@@ -12,7 +12,7 @@ from rrcm_dist.errors import InvalidInput
 from rrcm_dist.training.finetuning_step import FinetuningStep
 from rrcm_dist.training.loop import Training
 from rrcm_dist.training.noisy_accuracy import NoisyAccuracy
-from rrcm_dist.training.samples import dealt_samples
+from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
 
 
 def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:
@@ -20,8 +20,7 @@ def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:
     index, order = dealt_samples(recipe, world)
     if len(index.classes) != recipe.classes:
         raise InvalidInput(f"classes is {recipe.classes}, but {recipe.data.train} has {len(index.classes)} classes")
-    epoch = order.steps_per_epoch
-    total_steps = recipe.training.steps or (recipe.training.epochs or 0) * epoch
+    total_steps, warmup_steps = steps_in_all_and_of_warmup(recipe, order)
     accuracy = NoisyAccuracy(recipe, index, world)
     goes_on = any((Path(recipe.output) / "checkpoints").glob("step-*"))
     step = FinetuningStep(recipe, world, start=not goes_on)
@@ -36,7 +35,7 @@ def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:
         batches=batches,
         evaluate=lambda: accuracy.run(step.engine.network),
         total_steps=total_steps,
-        warmup_steps=recipe.optimizer.warmup * epoch,
-        evaluate_every=recipe.evaluation.every_epochs * epoch,
+        warmup_steps=warmup_steps,
+        evaluate_every=recipe.evaluation.every_epochs * order.steps_per_epoch,
         data_identity=training_identity(index),
     )

@@ -10,13 +10,13 @@ from rrcm_dist.distributed.world import World
 from rrcm_dist.training.knn import KnnEvaluation
 from rrcm_dist.training.loop import Training
 from rrcm_dist.training.pretraining_step import PretrainingStep
-from rrcm_dist.training.samples import dealt_samples
+from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
 
 
 def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
     """What `loop.train` needs to pre-train; raises `InvalidInput` for what cannot be, before anything is trained."""
     index, order = dealt_samples(recipe, world)
-    total_steps = recipe.training.steps or (recipe.training.epochs or 0) * order.steps_per_epoch
+    total_steps, warmup_steps = steps_in_all_and_of_warmup(recipe, order)
     knn = KnnEvaluation(recipe, index, world)
     step = PretrainingStep(recipe, total_steps, world)
 
@@ -30,7 +30,7 @@ def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
         batches=batches,
         evaluate=lambda: knn.run(step.engine.network),
         total_steps=total_steps,
-        warmup_steps=recipe.optimizer.warmup,
+        warmup_steps=warmup_steps,
         evaluate_every=recipe.knn.every,
         data_identity=training_identity(index),
     )

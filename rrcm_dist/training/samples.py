@@ -1,9 +1,10 @@
-"""Which samples a run trains on, and in which order."""
+"""Which samples a run trains on, in which order, and for how long."""
 
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.data.index import DatasetIndex, load_index
 from rrcm_dist.data.order import SampleOrder
 from rrcm_dist.distributed.world import World
+from rrcm_dist.errors import InvalidInput
 
 
 def dealt_samples(recipe: PretrainConfig | FinetuneConfig, world: World) -> tuple[DatasetIndex, SampleOrder]:
@@ -14,3 +15,16 @@ def dealt_samples(recipe: PretrainConfig | FinetuneConfig, world: World) -> tupl
     order = SampleOrder(samples, recipe.training.batch, data.streams, recipe.seed, data.shuffle_window)
     order.rank_rows(world.rank, world.size)
     return index, order
+
+
+def steps_in_all_and_of_warmup(recipe: PretrainConfig | FinetuneConfig, order: SampleOrder) -> tuple[int, int]:
+    """Steps of the whole run and of its warm-up; `InvalidInput` where the warm-up would not end within the run."""
+    epoch = order.steps_per_epoch
+    total = recipe.training.steps or (recipe.training.epochs or 0) * epoch
+    warmup = recipe.optimizer.warmup * (epoch if isinstance(recipe, FinetuneConfig) else 1)
+    if total <= warmup:
+        raise InvalidInput(
+            f"optimizer.warmup {recipe.optimizer.warmup} makes {warmup} steps of warm-up, and the whole run has "
+            f"{total} ({epoch} an epoch): lower optimizer.warmup or raise training.steps or training.epochs"
+        )
+    return total, warmup
