@@ -54,9 +54,9 @@ def command(
     assert isinstance(loaded, CertifyConfig)
     chosen = _radii(radii, loaded)
     if dry_run:
-        from rrcm_dist.config.describe import describe
+        from rrcm_dist.cli.dry_run import show_costs
 
-        typer.echo(describe(loaded, gpus, gpu))
+        show_costs(loaded, gpus, gpu)
         return
     from rrcm_dist.certification.run import certify, choose_device
 

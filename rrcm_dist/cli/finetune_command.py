@@ -1,7 +1,5 @@
 """`rrcm finetune`."""
 
-import typer
-
 from rrcm_dist.cli.options import (
     DeviceOption,
     DryRunOption,
@@ -35,9 +33,9 @@ def command(
     loaded = load_recipe(recipe, overrides or (), kind="finetune")
     assert isinstance(loaded, FinetuneConfig)
     if dry_run:
-        from rrcm_dist.config.describe import describe
+        from rrcm_dist.cli.dry_run import show_costs
 
-        typer.echo(describe(loaded, gpus, gpu))
+        show_costs(loaded, gpus, gpu)
         return
     from rrcm_dist.cli.training import run_training
 

@@ -136,7 +136,7 @@ def _work(recipe: PretrainConfig | FinetuneConfig, samples: int | None, assumed:
     ]
     if steps is None:
         return [*rows, ("steps", "unknown", "needs the number of training images: the shards are not here")]
-    length = f"{recipe.training.epochs} epochs, {assumed}".rstrip(", ") if recipe.training.epochs else ""
+    length = f"{recipe.training.epochs} epochs, {assumed or f'{samples:,} images'}" if recipe.training.epochs else ""
     return [*rows, ("steps", f"{steps:,}", length), ("run", f"{steps * flops:.3g} FLOP", "")]
 
 
