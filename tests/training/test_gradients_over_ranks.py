@@ -1,24 +1,15 @@
 """Loss and gradients of a step are those of one process on the whole batch, whatever computes them."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
+from plain_pretraining import batches_and_noise, loss_of, networks
 from ranks import run_ranks
 from tiny import finetune_recipe, pretrain_recipe
-from torch import nn
 
-from rrcm_dist.data.photometric import apply_photometric
-from rrcm_dist.distributed.batch_norm import GlobalBatchNorm
 from rrcm_dist.distributed.world import join_world
-from rrcm_dist.models.rrcm import PretrainingNetwork
-from rrcm_dist.noise import grid
-from rrcm_dist.objectives.contrastive import nce_loss
-from rrcm_dist.random_streams import Purpose, numpy_generator
-from rrcm_dist.schedules import grid_points
 from rrcm_dist.training.finetuning import prepare_finetuning
-from rrcm_dist.training.noise_draws import training_noise
 from rrcm_dist.training.pretraining import prepare_pretraining
 
 STEP = 3
@@ -60,40 +51,13 @@ def finetuning_gradients(shards: Path):
 
 
 def one_process_reference(shards: Path):
-    """The step written out plainly: torch's own batch norm and autograd, every pass one by one, no engine."""
+    """The step written out plainly: no engine, no ranks, no micro-batches."""
     recipe = pretrain_recipe(shards, Path("unused"))
-    with join_world("cpu") as world:
-        batch = next(iter(prepare_pretraining(recipe, world).batches(STEP)))
-        z = training_noise(recipe, world, STEP, batch.plain.shape)
-    online = PretrainingNetwork(recipe.encoder, recipe.projector, recipe.noise, recipe.seed)
-    online.projector = nn.Sequential(*map(with_torchs_batch_norm, online.projector))
-    target = copy.deepcopy(online)
-    levels = grid(recipe.noise, grid_points(STEP, 8, recipe.noise))
-    index = numpy_generator(Purpose.NOISE_LEVEL, recipe.seed, STEP).integers(len(levels) - 1)
-    a = apply_photometric(batch.view_a, batch.photometric_a)
-    b = apply_photometric(batch.view_b, batch.photometric_b)
-    x = batch.plain.float() / 127.5 - 1
-
-    def represent(network, images, t):
-        return network.encoder(images + float(t) * z, torch.full((len(z),), float(t)))
-
-    def project(network, images):
-        return network.projector(represent(network, images, levels[-1]))
-
-    with torch.no_grad():
-        target_a, target_b = project(target, a), project(target, b)
-        less_noisy = represent(online, x, levels[index + 1])
-    loss = (
-        nce_loss(project(online, a), target_b, 0, recipe.temperature)
-        + nce_loss(project(online, b), target_a, 0, recipe.temperature)
-        + nce_loss(represent(online, x, levels[index]), less_noisy, 0, recipe.temperature)
-    ).mean()
+    online, target = networks(recipe)
+    batch, z = batches_and_noise(recipe, STEP)[0]
+    loss = loss_of(recipe, online, target, batch, z, STEP)
     loss.backward()
     return loss.detach(), {name: parameter.grad for name, parameter in online.named_parameters()}
-
-
-def with_torchs_batch_norm(layer: nn.Module) -> nn.Module:
-    return nn.BatchNorm1d(layer.weight.shape[0]) if isinstance(layer, GlobalBatchNorm) else layer
 
 
 def assert_same(found, expected, relative=2e-5):
