@@ -29,21 +29,46 @@ class Bar(Protocol):
 
 @contextmanager
 def progress_bar(what: str, total: int, done: int = 0, unit: str = "", show: bool = True) -> Iterator[Bar]:
-    """A bar for `total` units of which `done` were done before; `show=False` (other ranks) counts in silence."""
+    """A bar for `total` units of which `done` were done before; `show=False` (other ranks) counts in silence.
+
+    A bar within another one's time stands below it and goes when it is done.
+    """
     console = Console(stderr=True)
     if not show:
         yield _Silent()
     elif console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-            TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
-        with Progress(*columns, console=console) as live:
-            yield _Live(live, live.add_task(what, total=total, completed=done, note=""))
+        with _live_display(console) as live:
+            task = live.add_task(what, total=total, completed=done, unit=unit, note="")
+            try:
+                yield _Live(live, task)
+            finally:
+                if len(live.task_ids) > 1:
+                    live.remove_task(task)
     else:
         bar = _Lines(what, total, done, unit)
         yield bar
         bar.finish()
+
+
+_displays: list[Progress] = []
+"""The live display of this process, if there is one: two of them would write over each other."""
+
+
+@contextmanager
+def _live_display(console: Console) -> Iterator[Progress]:
+    if _displays:
+        yield _displays[0]
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as live:
+        _displays.append(live)
+        try:
+            yield live
+        finally:
+            _displays.clear()
 
 
 class _Silent:
@@ -77,6 +102,7 @@ class _Lines:
     def _print(self) -> None:
         elapsed_seconds = time.monotonic() - self._start
         rate = (self._done - self._first) / max(elapsed_seconds, 1e-9)
-        eta = f"{(self._total - self._done) / rate:.0f} s" if rate or self._done >= self._total else "?"
+        left = max(self._total - self._done, 0)
+        eta = f"{left / rate:.0f} s" if rate else "?" if left else "0 s"
         line = f"{self._what}  {self._done}/{self._total} {self._unit}  {elapsed_seconds:.0f} s  ETA {eta}"
         print(f"{line}  {self._note}".rstrip(), file=sys.stderr, flush=True)

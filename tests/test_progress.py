@@ -66,6 +66,12 @@ def test_nothing_done_has_an_eta_without_a_division_by_zero(capsys, clock):
     assert "0/10" in lines(capsys)[-1]
 
 
+def test_everything_done_before_has_no_time_left(capsys, clock):
+    with progress_bar("building", 10, done=10, unit="images"):
+        pass
+    assert lines(capsys) == ["building  10/10 images  0 s  ETA 0 s"]
+
+
 def test_a_hidden_bar_is_silent(capsys, clock):
     with progress_bar("pretrain tiny", 10, show=False) as bar:
         clock.now += 100
@@ -74,13 +80,37 @@ def test_a_hidden_bar_is_silent(capsys, clock):
 
 
 def test_a_terminal_gets_a_live_bar_with_an_eta():
-    """A pseudo-terminal, since the bar asks the real standard error what it is."""
+    shown = shown_on_a_terminal("""
+from rrcm_dist.progress import progress_bar
+with progress_bar('pretrain tiny', 4) as bar:
+    for _ in range(4): bar.advance(1, 'loss 1.5')
+""")
+    for part in ("pretrain tiny", "4/4", "ETA", "loss 1.5"):
+        assert part in shown
+
+
+def test_a_bar_within_a_bar_stands_below_it_and_goes():
+    shown = shown_on_a_terminal("""
+from rrcm_dist.progress import progress_bar
+with progress_bar('pretrain tiny', 4, unit='steps') as bar:
+    bar.advance(3)
+    with progress_bar('reading', 7, unit='images') as inner:
+        inner.advance(7)
+        __import__('time').sleep(0.3)
+    bar.advance(1)
+""")
+    both, last = shown.split("reading")[-1], shown.split("pretrain tiny")[-1]
+    assert "7/7" in both
+    assert "4/4" in last
+    assert "reading" not in last
+
+
+def shown_on_a_terminal(script):
+    """On a pseudo-terminal, since the bar asks the real standard error what it is."""
     import os
     import pty
     import subprocess
 
-    script = "from rrcm_dist.progress import progress_bar\nwith progress_bar('pretrain tiny', 4) as bar:\n"
-    script += "    for _ in range(4): bar.advance(1, 'loss 1.5')"
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     environment.pop("NO_COLOR", None)
@@ -88,5 +118,4 @@ def test_a_terminal_gets_a_live_bar_with_an_eta():
     os.close(theirs)
     shown = os.read(ours, 1 << 16).decode()
     os.close(ours)
-    for part in ("pretrain tiny", "4/4", "ETA", "loss 1.5"):
-        assert part in shown
+    return shown
