@@ -9,28 +9,34 @@ The output folder holds
     pre-trained/certificates, from-scratch/certificates
     report/report.html                   the page
     summary.json                         per encoder and σ: acr, certified_accuracy by radius, seconds
+    recipe.yaml, stages.json             what the demo is, and how long each stage took
 
 Every stage is the real one, at the size of digits; run again, the demo goes on where it stopped.
 """
 
+import itertools
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rrcm_dist.certification.run import certify
+from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PretrainConfig
 from rrcm_dist.distributed.world import World, join_world
-from rrcm_dist.errors import RunFailure
-from rrcm_dist.files import write_json
+from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.files import write_json, write_text
 from rrcm_dist.reporting.certificates import Source
 from rrcm_dist.reporting.report import Report, build_report
 from rrcm_dist.training.finetuning import prepare_finetuning
 from rrcm_dist.training.loop import Training, train
 from rrcm_dist.training.pretraining import prepare_pretraining
+from rrcm_dist.training.run_folder import differences
 
 ENCODERS = {"pre-trained": "pretrain", "from scratch": None}
 """Name in the report → folder of the run that its fine-tuning starts from."""
@@ -53,45 +59,55 @@ class Interrupted(KeyboardInterrupt):
 def run_demo(recipe: DemoConfig, device: str, say: Callable[[str], None]) -> DemoResult:
     """Run every stage that is not finished; `say` is called with a line before each.
 
-    Raises `RRCMError` where a stage cannot go on and `KeyboardInterrupt` where it was asked to stop.
+    Raises `InvalidInput` where the output folder holds a demo of another recipe, other `RRCMError`s where a stage
+    cannot go on, and `KeyboardInterrupt` where it was asked to stop.
     """
-    start = time.monotonic()
     folder = Path(recipe.output)
-    stages = Stages(2 + len(ENCODERS) * (len(recipe.sigmas) + 1) + 1, say)
-    stages.begin("shards of handwritten digits")
-    _build_shards(recipe, folder / "shards")
+    _open(recipe, folder)
+    stages = Stages(2 + len(ENCODERS) * 2 * len(recipe.sigmas) + 1, folder / "stages.json", say)
+    with stages.stage("shards of handwritten digits"):
+        _build_shards(recipe, folder / "shards")
     with join_world(device) as world:
-        stages.begin("pre-train")
-        pretrain = _completed(recipe.pretrain, recipe, "pretrain", data=_shards(recipe.pretrain.data, folder))
-        _train(prepare_pretraining(pretrain, world), world)
-        for name, start_from in ENCODERS.items():
-            for sigma in recipe.sigmas:
-                stages.begin(f"fine-tune at σ {sigma:g}, {name}")
-                _train(prepare_finetuning(_finetune_recipe(recipe, name, start_from, sigma), world), world)
-            stages.begin(f"certify, {name}")
-            certify(_certify_recipe(recipe, name), world.device)
-    stages.begin("report")
-    report = _report(recipe, folder)
-    write_json(folder / "summary.json", _summary(recipe, report, stages.seconds(), time.monotonic() - start))
+        with stages.stage("pre-train"):
+            pretrain = _completed(recipe.pretrain, recipe, "pretrain", data=_shards(recipe.pretrain.data, folder))
+            _train(prepare_pretraining(pretrain, world), world)
+        for encoder, sigma in itertools.product(ENCODERS, recipe.sigmas):
+            with stages.stage(f"fine-tune at σ {sigma:g}, {encoder}"):
+                _train(prepare_finetuning(_finetune_recipe(recipe, encoder, sigma), world), world)
+            with stages.stage(f"certify at σ {sigma:g}, {encoder}"):
+                certify(_certify_recipe(recipe, encoder, sigma), world.device)
+    with stages.stage("report"):
+        report = _report(recipe, folder)
+    write_json(folder / "summary.json", _summary(recipe, report, stages.seconds))
     return DemoResult(folder / "report" / "report.html", folder / "summary.json")
 
 
 class Stages:
-    """Says which stage of how many begins, and remembers how long each took."""
+    """Says which stage of how many begins, and keeps how long each took, over all starts of the demo."""
 
-    def __init__(self, total: int, say: Callable[[str], None]) -> None:
-        self._total, self._say = total, say
-        self._started: list[tuple[str, float]] = []
+    def __init__(self, total: int, file: Path, say: Callable[[str], None]) -> None:
+        self._total, self._file, self._say, self._begun = total, file, say, 0
+        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        """By name of the stage."""
 
-    def begin(self, name: str) -> None:
-        """The stage before is over; `name` begins."""
-        self._started.append((name, time.monotonic()))
-        self._say(f"[{len(self._started)}/{self._total}] {name}")
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """One stage, also if it does not come to its end."""
+        self._begun += 1
+        self._say(f"[{self._begun}/{self._total}] {name}")
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 1)
+            write_json(self._file, self.seconds)
 
-    def seconds(self) -> dict[str, float]:
-        """Seconds of each stage so far."""
-        ends = [begun for _, begun in self._started[1:]] + [time.monotonic()]
-        return {name: round(end - begun, 1) for (name, begun), end in zip(self._started, ends, strict=True)}
+
+def _open(recipe: DemoConfig, folder: Path) -> None:
+    stored = folder / "recipe.yaml"
+    if stored.exists() and (changed := differences(stored.read_text(), recipe, ("output", "radii"))):
+        raise InvalidInput(f"{folder} holds a demo of another recipe ({'; '.join(changed)}): give another output")
+    write_text(stored, dump_recipe(recipe))
 
 
 def _train(training: Training, world: World) -> None:
@@ -127,27 +143,27 @@ def _completed(nested: Recipe, recipe: DemoConfig, folder: str, **values: Any) -
     return type(nested).model_validate(given)
 
 
-def _finetune_recipe(recipe: DemoConfig, name: str, start_from: str | None, sigma: float) -> FinetuneConfig:
-    folder = Path(recipe.output)
+def _finetune_recipe(recipe: DemoConfig, encoder: str, sigma: float) -> FinetuneConfig:
+    folder, start_from = Path(recipe.output), ENCODERS[encoder]
     return _completed(
         recipe.finetune,
         recipe,
-        f"{_folder_name(name)}/sigma_{sigma:g}",
+        f"{_folder_name(encoder)}/sigma_{sigma:g}",
         sigma=sigma,
         start_from=str(folder / start_from) if start_from else None,
         data=_shards(recipe.finetune.data, folder),
     )
 
 
-def _certify_recipe(recipe: DemoConfig, name: str) -> CertifyConfig:
+def _certify_recipe(recipe: DemoConfig, encoder: str, sigma: float) -> CertifyConfig:
+    """All σ of an encoder go into one ledger."""
     folder = Path(recipe.output)
-    runs = folder / _folder_name(name)
     return _completed(
         recipe.certify,
         recipe,
-        f"{_folder_name(name)}/certificates",
+        f"{_folder_name(encoder)}/certificates",
         data=str(folder / "shards/held-out"),
-        classifiers=[{"sigma": sigma, "checkpoint": str(runs / f"sigma_{sigma:g}")} for sigma in recipe.sigmas],
+        classifiers=[{"sigma": sigma, "checkpoint": str(folder / _folder_name(encoder) / f"sigma_{sigma:g}")}],
     )
 
 
@@ -166,22 +182,18 @@ def _report(recipe: DemoConfig, folder: Path) -> Report:
     )
 
 
-def _summary(recipe: DemoConfig, report: Report, stages: dict[str, float], seconds: float) -> dict[str, Any]:
-    rows = report.document()["rows"]
+def _summary(recipe: DemoConfig, report: Report, seconds: dict[str, float]) -> dict[str, Any]:
+    """Per encoder and σ: acr, certified_accuracy by radius, seconds of fine-tuning and certification."""
+    encoders: dict[str, dict[str, Any]] = {encoder: {} for encoder in ENCODERS}
+    for row in report.document()["rows"]:
+        place = f"at σ {row['sigma']:g}, {row['name']}"
+        encoders[row["name"]][f"{row['sigma']:g}"] = {
+            **{key: row[key] for key in ("acr", "certified_accuracy", "abstain", "images")},
+            "seconds": round(seconds[f"fine-tune {place}"] + seconds[f"certify {place}"], 1),
+        }
     return {
         "seed": recipe.seed,
-        "seconds": round(seconds, 1),
-        "stages": stages,
-        "encoders": {
-            name: {f"{row['sigma']:g}": dict(_row_summary(row, stages, name)) for row in rows if row["name"] == name}
-            for name in ENCODERS
-        },
+        "seconds": round(sum(seconds.values()), 1),
+        "stages": seconds,
+        "encoders": encoders,
     }
-
-
-def _row_summary(row: dict[str, Any], stages: dict[str, float], name: str) -> Iterator[tuple[str, Any]]:
-    yield "acr", row["acr"]
-    yield "certified_accuracy", row["certified_accuracy"]
-    yield "images", row["images"]
-    yield "abstain", row["abstain"]
-    yield "seconds", stages[f"fine-tune at σ {row['sigma']:g}, {name}"]
