@@ -10,11 +10,10 @@ import time
 import pytest
 
 from rrcm_dist.certification.images import images_of_shards
-from rrcm_dist.data.index import content_identity
 from rrcm_dist.certification.ledger_reader import LedgerReader
 from rrcm_dist.cli import main
 from rrcm_dist.config.schema import SelectionConfig
-from rrcm_dist.data.index import load_index
+from rrcm_dist.data.index import content_identity, load_index
 
 NETWORK = """
 import time
