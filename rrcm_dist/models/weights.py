@@ -85,7 +85,10 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in contiguous.values())
     require_free_space(Path(path).parent, size_bytes, str(path))
     with whole_file(path) as aside:
-        save_file(contiguous, aside, dict(metadata))
+        try:
+            save_file(contiguous, aside, dict(metadata))
+        except SafetensorError as error:
+            raise RunFailure(f"{path} was not written ({error}): make room and run again") from error
         aside.chmod(0o666 & ~_umask())  # safetensors lets nobody else read what it writes
 
 

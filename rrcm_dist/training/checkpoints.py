@@ -71,16 +71,26 @@ def save_checkpoint(
         _write_weights(aside, weights, recipe)
         _finish(aside, final, progress)
         write_text(folder / LATEST, final.name + "\n")
-        _prune(folder, keep)
+        _prune(folder, final, keep)
 
     _together(final, lambda: _prepare(folder, aside, engine), on_this_rank=world.is_main)
-    _together(final, lambda: engine.save_state(aside))
-    _together(final, write, on_this_rank=world.is_main)
+    try:
+        _together(final, lambda: engine.save_state(aside))
+        _together(final, write, on_this_rank=world.is_main)
+    except RunFailure:
+        if world.is_main:
+            shutil.rmtree(aside, ignore_errors=True)
+        raise
     return final
 
 
 def require_room(folder: Path, engine: Engine) -> None:
-    """Raise `RunFailure` where a checkpoint of the engine's network would not fit on the disk of `folder`."""
+    """Raise `RunFailure` where a checkpoint of the engine's network would not fit on the disk of `folder`.
+
+    Unfinished ones, left by a killed run, are removed first.
+    """
+    for leftover in folder.glob(f".step-*{PARTIAL}"):
+        shutil.rmtree(leftover, ignore_errors=True)
     require_free_space(folder, CHECKPOINT_NETWORKS * engine.network_bytes(), "a checkpoint")
 
 
@@ -141,7 +151,6 @@ def _together(final: Path, write: Callable[[], None], on_this_rank: bool = True)
 
 def _prepare(folder: Path, aside: Path, engine: Engine) -> None:
     require_room(folder, engine)
-    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
 
 
@@ -165,8 +174,9 @@ def _finish(aside: Path, final: Path, progress: Progress) -> None:
     flush(final.parent)
 
 
-def _prune(folder: Path, keep: int) -> None:
-    for old in sorted(folder.glob("step-*"), reverse=True)[keep:]:
+def _prune(folder: Path, newest: Path, keep: int) -> None:
+    """Remove all but the `keep` newest; what lies beyond the newest was damaged and is done again."""
+    checkpoints = sorted(folder.glob("step-*"), reverse=True)
+    beyond = checkpoints.index(newest)
+    for old in checkpoints[:beyond] + checkpoints[beyond + keep :]:
         shutil.rmtree(old, ignore_errors=True)
-    for leftover in folder.glob(f".step-*{PARTIAL}"):
-        shutil.rmtree(leftover, ignore_errors=True)

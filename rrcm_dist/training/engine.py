@@ -53,6 +53,8 @@ class Engine:
             },
         )
 
+        self._catch_failing_writes()
+
     @property
     def network(self) -> nn.Module:
         """The network within; under stage 3 its parameters are partitioned."""
@@ -110,7 +112,28 @@ class Engine:
 
     def save_state(self, folder: Path) -> None:
         """Write parameters and optimiser state to `folder`/deepspeed; every rank must call it."""
+        self._write_failure: Exception | None = None
         self._engine.save_checkpoint(str(folder), tag=STATE_TAG, save_latest=False)
+        if self._write_failure is not None:
+            raise self._write_failure
+
+    def _catch_failing_writes(self) -> None:
+        """Hold back what a write raises until `save_state` is through.
+
+        DeepSpeed has barriers behind its writes: a rank that raised before them would leave the others waiting.
+        """
+        writer = self._engine.checkpoint_engine
+        write_file = writer.save
+
+        def save(state: Any, path: str) -> None:
+            try:
+                write_file(state, path)
+            except (OSError, RuntimeError) as error:
+                self._write_failure = error
+
+        writer.save = save
+        # It would write a conversion script into every checkpoint; the whole weights lie beside it anyway.
+        self._engine._copy_recovery_script = lambda folder: None
 
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote with the same number of ranks and stage."""

@@ -48,7 +48,8 @@ class Metrics:
 
     def log_evaluation(self, step: int, results: Mapping[str, float]) -> None:
         """Log results of an evaluation; its time does not count in the next images/s."""
-        self._write(step, dict(results))
+        if results:
+            self._write(step, dict(results))
         self._since = time.monotonic()
 
     def close(self) -> None:

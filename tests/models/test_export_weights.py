@@ -93,6 +93,7 @@ def test_a_checkpoint_with_two_networks_asks_which(tmp_path, encoder_file):
     checkpoint.mkdir(parents=True)
     for name in ("online", "target"):
         (checkpoint / f"{name}.safetensors").write_bytes(encoder_file.read_bytes())
+    (checkpoint / "manifest.json").write_text('{"files": {}}')
     with pytest.raises(InvalidInput, match="holds online and target: choose one by --network"):
         weights_to_export(tmp_path / "run", None)
     assert weights_to_export(tmp_path / "run", "online") == checkpoint / "online.safetensors"
