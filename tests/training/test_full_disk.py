@@ -1,0 +1,119 @@
+"""A disk that fills up, for real: a small file system of its own. Nothing good is lost, and the run goes on later."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from ranks import run_ranks
+from test_resume import finish, start, weights_of
+from tiny import pretrain_recipe
+
+from rrcm_dist.distributed.world import join_world
+from rrcm_dist.errors import RunFailure
+from rrcm_dist.models.checkpoint_files import newest_undamaged
+from rrcm_dist.training import checkpoints
+from rrcm_dist.training.checkpoints import Progress, save_checkpoint
+from rrcm_dist.training.pretraining import prepare_pretraining
+
+DISK_BYTES = 8 << 20
+PAGE = 4096
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """An empty disk of a few megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def leave_free(disk: Path, free_bytes: int) -> None:
+    """Fill the disk with ballast until so much is left."""
+    ballast = disk / "ballast"
+    ballast.unlink(missing_ok=True)
+    space = shutil.disk_usage(disk).free - free_bytes // PAGE * PAGE
+    with open(ballast, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, space)
+
+
+def bytes_of(folder: Path) -> int:
+    return sum(-(-file.stat().st_size // PAGE) * PAGE for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.mark.slow
+def test_a_run_whose_disk_fills_up_ends_in_words_and_goes_on_to_the_same_bits(small_disk, digits, tmp_path):
+    undisturbed, run = tmp_path / "undisturbed", small_disk / "run"
+    finish(start(pretrain_recipe(digits, undisturbed, steps=6), tmp_path))
+    finish(start(pretrain_recipe(digits, run, steps=6), tmp_path))
+    checkpoint_bytes = bytes_of(run / "checkpoints" / "step-000000006")
+    shutil.rmtree(run)
+    leave_free(small_disk, checkpoint_bytes * 3 // 2)
+
+    process = start(pretrain_recipe(digits, run, steps=6), tmp_path)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "Traceback" not in output
+    told = re.search(
+        rf"a checkpoint needs [0-9.]+ kB in {run}/checkpoints, where [0-9.]+ kB are free: make room", output
+    )
+    assert told, output
+    assert newest_undamaged(run / "checkpoints").name == "step-000000002"
+    (small_disk / "ballast").unlink()
+    assert "resuming from" in finish(start(pretrain_recipe(digits, run, steps=6), tmp_path))
+    expected, found = weights_of(undisturbed), weights_of(run)
+    assert expected.keys() == found.keys()
+    assert all(expected[name].equal(found[name]) for name in expected)
+
+
+def fill_up_in_the_middle(shards: Path, disk: Path):
+    """What a rank is told when the disk fills up at several places of a checkpoint, and what is there afterwards."""
+    with join_world("cpu") as world:
+        recipe = pretrain_recipe(shards, disk / "run")
+        training = prepare_pretraining(recipe, world)
+        folder = disk / "run" / "checkpoints"
+
+        def save(step: int) -> None:
+            progress = Progress(step, step * 24, world.size, 1)
+            save_checkpoint(folder, training.step.engine, training.step.weights(), recipe, progress, 2, world)
+
+        save(1)
+        size = bytes_of(folder / "step-000000001")
+        told = []
+        for free_bytes in range(0, size, PAGE):
+            # Another program takes the space just after the check for it.
+            with (
+                patch.object(checkpoints, "require_room", lambda *_, left=free_bytes: leave_free(disk, left)),
+                pytest.raises(RunFailure) as raised,
+            ):
+                save(2)
+            told.append(str(raised.value))
+            if "checkpoints/latest was not written" in told[-1]:
+                break  # a note for people: the checkpoint itself is whole by then
+            assert newest_undamaged(folder).name == "step-000000001"
+            if world.is_main:
+                assert not list(folder.glob(".step-*")), "what was begun takes the room that is missing"
+        if world.is_main:
+            (disk / "ballast").unlink()
+        save(2)
+        assert newest_undamaged(folder).name == "step-000000002"
+        return told
+
+
+@pytest.mark.distributed
+def test_wherever_the_disk_fills_up_every_rank_is_told_and_the_checkpoint_before_stays_good(
+    small_disk, digits, tmp_path
+):
+    on_rank_0, on_rank_1 = run_ranks(fill_up_in_the_middle, 2, tmp_path / "ranks", digits, small_disk)
+    assert on_rank_0 == on_rank_1
+    assert len(on_rank_0) > 50
+    assert all("needs" in told or "was not written" in told for told in on_rank_0)
+    for writer in ("is the disk full?", "online.safetensors was not written", "target.safetensors was not written"):
+        assert any(writer in told for told in on_rank_0), f"it never filled up in the middle of: {writer}"
