@@ -6,24 +6,22 @@ Both make the three views of the same samples, read from the same shards, in one
 - theirs: torchvision on Pillow images (random resized crop, colour jitter, greyscale, Gaussian blur, solarise, flip, to
   tensor, normalise; twice, and a resized centre crop).
 
-    python benchmarks/loader.py --shards FOLDER --images 2000
+    OMP_NUM_THREADS=1 python -m benchmarks loader --shards FOLDER --images 2000
 """
 
 import argparse
 import io
 import os
-import platform
 import random
-import subprocess
 import time
 from collections.abc import Callable
-from datetime import date
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from PIL import Image, ImageFilter, ImageOps
 
+from benchmarks.machine import markdown_table, report
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.index import DatasetIndex, load_index
 from rrcm_dist.data.loaders import pretraining_loader
@@ -40,30 +38,39 @@ BATCHES_KEPT = 8
 
 
 def main() -> None:
+    """Measure both pipelines in turn and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", required=True, help="folder of shards (python -m shards build)")
     parser.add_argument("--images", type=int, default=1000, help="images per measurement [default: 1000]")
+    parser.add_argument("--record", action="store_true", help="append to benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     index = load_index(arguments.shards)
     images = arguments.images // BATCH * BATCH
-    print(f"{date.today()}  commit {_commit()}  {_processor()}  torch {torch.__version__}  1 process, 1 thread")
-    print(f"{images} images of {len(index)} in {arguments.shards}, {SIZE} px, best of {ROUNDS} rounds, taken in turn")
     measured = _measure(
         {"theirs": _theirs(index), "loader": _loader(index), "photometric": _photometric(index)}, images
     )
-    _report(measured["theirs"], measured["loader"], measured["photometric"])
+    title = f"Loader, three views of {SIZE} px, {images} images, best of {ROUNDS} rounds taken in turn"
+    report("loader", title, _table(**measured), arguments.record)
 
 
-def _report(theirs: float, loader: float, photometric: float) -> None:
-    rows = {
+def _table(theirs: float, loader: float, photometric: float) -> str:
+    seconds_per_image = {
         "torchvision on Pillow, three views": theirs,
         "ours, as workers deliver them": loader,
         "ours, photometric part of a and b on this CPU": photometric,
         "ours, both on one core": loader + photometric,
     }
-    for name, seconds in rows.items():
-        print(f"{name:46s} {1e3 * seconds:7.2f} ms/image {1 / seconds:8.0f} images/s  {theirs / seconds:5.2f} x")
+    rows = [
+        {
+            "on one core": name,
+            "ms/image": f"{1e3 * seconds:.2f}",
+            "images/s": f"{1 / seconds:.0f}",
+            "torchvision = 1": f"{theirs / seconds:.2f}",
+        }
+        for name, seconds in seconds_per_image.items()
+    ]
+    return markdown_table(rows)
 
 
 def _measure(pipelines: dict[str, Callable[[int], None]], images: int) -> dict[str, float]:
@@ -156,20 +163,3 @@ def _centre_cropped(picture: Image.Image) -> Image.Image:
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
     left, top = (picture.width - SIZE) // 2, (picture.height - SIZE) // 2
     return picture.crop((left, top, left + SIZE, top + SIZE))
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-if __name__ == "__main__":
-    main()
