@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A machine without an NVIDIA driver gets the versions that were tried together on CPU.
 CONSTRAINTS := $(if $(shell command -v nvidia-smi 2>/dev/null),,-c constraints-cpu.txt)
-INSTALL := DS_BUILD_OPS=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -q $(CONSTRAINTS) $(PIP_ARGS)
+INSTALL := DS_BUILD_OPS=0 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -qq $(CONSTRAINTS) $(PIP_ARGS)
 
 .PHONY: help demo test lint format bench clean
 
@@ -25,7 +25,7 @@ test: $(VENV)/.dev lint ## Everything that must hold.
 lint: $(VENV)/.dev ## Formatting, lint and types.
 	@$(BIN)/ruff format --check -q . || { echo "run 'make format'"; exit 1; }
 	@$(BIN)/ruff check -q .
-	@$(BIN)/mypy
+	@$(BIN)/mypy --no-error-summary
 
 format: $(VENV)/.dev ## Format and mend what can be mended.
 	$(BIN)/ruff format -q .

@@ -125,9 +125,9 @@ class Engine:
         writer = self._engine.checkpoint_engine
         write_file = writer.save
 
-        def save(state: Any, path: str) -> None:
+        def save(*arguments: Any, **named: Any) -> None:
             try:
-                write_file(state, path)
+                write_file(*arguments, **named)
             except (OSError, RuntimeError) as error:
                 self._write_failure = error
 
