@@ -1,6 +1,7 @@
 """`rrcm`: pre-train, fine-tune, certify, report."""
 
 import importlib
+import os
 
 import typer
 
@@ -39,6 +40,9 @@ def _version_option(
 
 def main() -> None:
     """Entry point of the console script."""
+    # Read when torch is imported. Threads that spin while they wait make a CPU run ten times slower as soon as another
+    # program wants a core, too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     enter(build_app())
 
 
