@@ -27,7 +27,6 @@ from rrcm_dist.certification.log import log_name, write_log
 from rrcm_dist.certification.plan import missing_blocks, planned_draws
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.data.index import load_index
-from rrcm_dist.errors import InvalidInput
 from rrcm_dist.progress import Bar, progress_bar
 
 LEDGER_FILE = "ledger.sqlite"
@@ -141,14 +140,3 @@ class _Progress:
         self._images_done += ends_image
         rate = self._draws / max(time.perf_counter() - self._start, 1e-9)
         self._bar.advance(1, f"images {self._images_done}/{self._images}  {rate:,.0f} draws/s")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`: cpu, cuda, or auto (cuda where there is one)."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise InvalidInput(f"device must be auto, cpu or cuda; given {name}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput("device cuda was asked for, and torch finds no CUDA device here: use --device cpu")
-    return torch.device(name)

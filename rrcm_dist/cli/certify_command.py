@@ -58,7 +58,8 @@ def command(
 
         show_costs(loaded, gpus, gpu)
         return
-    from rrcm_dist.certification.run import certify, choose_device
+    from rrcm_dist.certification.run import certify
+    from rrcm_dist.distributed.world import choose_device
 
     _show(certify(loaded, choose_device(device)), chosen)
 
