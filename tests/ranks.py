@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,3 +42,6 @@ def _be_rank(
     )
     torch.set_num_threads(1)
     torch.save(function(*arguments), folder / f"result-{rank}.pt")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # threads of the process group sometimes abort an ordinary end, after all is done
