@@ -58,6 +58,13 @@ def metrics_of(run: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
 
 
+def assert_same_end(undisturbed: Path, resumed: Path) -> None:
+    expected, found = weights_of(undisturbed), weights_of(resumed)
+    assert expected.keys() == found.keys()
+    assert all(expected[name].equal(found[name]) for name in expected)
+    assert metrics_of(undisturbed) == metrics_of(resumed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe_of", [pretrain_recipe, finetune_recipe])
 def test_a_run_killed_twice_and_resumed_ends_with_the_same_bits(recipe_of, digits, tmp_path):
@@ -69,10 +76,42 @@ def test_a_run_killed_twice_and_resumed_ends_with_the_same_bits(recipe_of, digit
         assert process.returncode == -signal.SIGKILL
     output = finish(start(recipe_of(digits, killed, steps=STEPS), tmp_path))
     assert "resuming from" in output
-    expected, found = weights_of(undisturbed), weights_of(killed)
-    assert expected.keys() == found.keys()
-    assert all(expected[name].equal(found[name]) for name in expected)
-    assert metrics_of(undisturbed) == metrics_of(killed)
+    assert_same_end(undisturbed, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("zero_stage", "micro_batch"), [(0, None), (2, 5), (3, 5)])
+def test_every_zero_stage_resumes_to_the_same_bits(zero_stage, micro_batch, digits, tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    training = {"steps": STEPS, "zero_stage": zero_stage, "micro_batch": micro_batch}
+    finish(start(pretrain_recipe(digits, undisturbed, **training), tmp_path))
+    process = start(pretrain_recipe(digits, killed, **training), tmp_path)
+    kill_when(process, killed, 5, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert "resuming from" in finish(start(pretrain_recipe(digits, killed, **training), tmp_path))
+    assert any("knn_sigma_0.5" in line for line in metrics_of(killed))
+    assert_same_end(undisturbed, killed)
+
+
+def submit(recipe, folder: Path) -> subprocess.Popen:
+    """Two ranks of a run, in processes of their own."""
+    file = folder / f"{Path(recipe.output).name}.yaml"
+    file.write_text(dump_recipe(recipe))
+    command = [sys.executable, "-m", "cluster", "submit", recipe.kind, str(file), "--backend", "local", "--ranks", "2"]
+    command += ["--threads", "1", "--device", "cpu"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_ranks_stopped_and_resumed_end_with_the_same_bits(digits, tmp_path):
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    finish(submit(pretrain_recipe(digits, undisturbed, steps=STEPS, micro_batch=5), tmp_path))
+    process = submit(pretrain_recipe(digits, stopped, steps=STEPS, micro_batch=5), tmp_path)
+    kill_when(process, stopped, 3, signal.SIGTERM)
+    assert process.returncode == 130
+    assert "resuming from" in finish(submit(pretrain_recipe(digits, stopped, steps=STEPS, micro_batch=5), tmp_path))
+    assert_same_end(undisturbed, stopped)
 
 
 @pytest.mark.slow
