@@ -161,7 +161,11 @@ def _passing_on_signals(ranks: Sequence[RankProcess]) -> Iterator[list[int]]:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         if not asked:
-            print("stopping after this step, with a checkpoint; once more stops at once", file=sys.stderr, flush=True)
+            print(
+                "stopping after this step, with a checkpoint; Ctrl-C once more stops at once",
+                file=sys.stderr,
+                flush=True,
+            )
         asked.append(number)
         for rank in ranks:
             rank.send(number)

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 
 import typer
 
@@ -40,10 +41,18 @@ def _version_option(
 
 def main() -> None:
     """Entry point of the console script."""
-    # Read when torch is imported. Threads that spin while they wait make a CPU run ten times slower as soon as another
-    # program wants a core, too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    enter(build_app())
+    # Read when torch is imported: turns that a thread of GNU OpenMP spins before it sleeps. The default, 300 000, makes a
+    # CPU run many times slower as soon as another program wants a core, too.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    try:
+        enter(build_app())
+    except SystemExit as end:
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            raise
+        # Threads of the communication libraries may abort a rank while Python winds down, and hide its exit code.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 
 if __name__ == "__main__":

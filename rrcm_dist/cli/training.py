@@ -2,17 +2,22 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
 from rrcm_dist.cli.door import INTERRUPTED
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
-from rrcm_dist.errors import InvalidInput
+from rrcm_dist.errors import InvalidInput, RunFailure
 
 if TYPE_CHECKING:
     from rrcm_dist.distributed.world import World
     from rrcm_dist.training.loop import Training
+
+LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted")
+"""What gloo and NCCL say when the process at the other end is gone."""
 
 
 def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: str) -> None:
@@ -23,13 +28,23 @@ def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: s
     from rrcm_dist.distributed.world import join_world
     from rrcm_dist.training.loop import train
 
-    with join_world(device) as world:
+    with join_world(device) as world, _lost_ranks_in_words(world):
         outcome = train(_prepare(recipe, world), world, resume == "auto")
         if world.is_main:
             typer.echo(str(outcome.checkpoint))
     if outcome.interrupted:
-        print(f"stopped at step {outcome.step}; the same command goes on from there", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _lost_ranks_in_words(world: "World") -> Iterator[None]:
+    """The rank that fails says why; for the others, what its end makes of their communication says nothing more."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world.size == 1 or not any(sign in str(error) for sign in LOST_RANK):
+            raise
+        raise RunFailure(f"rank {world.rank} lost another rank, which says for itself why it ended") from error
 
 
 def _prepare(recipe: PretrainConfig | FinetuneConfig, world: "World") -> "Training":

@@ -62,6 +62,8 @@ class Engine:
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The network's forward; inside torch.no_grad() it leaves no graph."""
+        if self.stage == 3:
+            self._forget_trace()
         return self._engine(*inputs, **named)
 
     def backward(self, scalar: Tensor, last: bool = True) -> None:
@@ -116,6 +118,12 @@ class Engine:
         self._engine.save_checkpoint(str(folder), tag=STATE_TAG, save_latest=False)
         if self._write_failure is not None:
             raise self._write_failure
+
+    def _forget_trace(self) -> None:
+        """A step mixes forward passes of several kinds; DeepSpeed records one kind and takes another for an error."""
+        coordinator = self._engine.optimizer.parameter_offload.get_param_coordinator()
+        if not coordinator.is_invalid_trace():
+            coordinator._invalidate_trace()
 
     def _catch_failing_writes(self) -> None:
         """Hold back what a write raises until `save_state` is through.
