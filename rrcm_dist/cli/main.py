@@ -41,8 +41,8 @@ def _version_option(
 
 def main() -> None:
     """Entry point of the console script."""
-    # Read when torch is imported: turns that a thread of GNU OpenMP spins before it sleeps. The default, 300 000, makes a
-    # CPU run many times slower as soon as another program wants a core, too.
+    # Read when torch is imported: turns that a thread of GNU OpenMP spins before it sleeps. The default, 300 000, makes
+    # a CPU run many times slower as soon as another program wants a core, too.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         enter(build_app())
