@@ -30,13 +30,18 @@ def build_app() -> typer.Typer:
     return app
 
 
-def _version_option(
-    version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
-) -> None:
-    """Train and certify rRCM (Robust Representation Consistency Model, ICLR 2025)."""
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         typer.echo(__version__)
         raise typer.Exit()
+
+
+def _version_option(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and stop.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    """Train and certify rRCM (Robust Representation Consistency Model, ICLR 2025)."""
 
 
 def main() -> None:

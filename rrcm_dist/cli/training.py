@@ -20,11 +20,18 @@ LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Broken pi
 """What gloo and NCCL say when the process at the other end is gone."""
 
 
+class _StandardError(logging.Handler):
+    """Writes to what standard error is at the moment: where a progress bar is live, above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
 def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: str) -> None:
     """Train as a rank of the world that torchrun describes, or alone; prints where the checkpoint is."""
     if resume not in ("auto", "never"):
         raise InvalidInput(f"--resume {resume!r} is not known: choose auto or never")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_StandardError()])
     from rrcm_dist.distributed.world import join_world
     from rrcm_dist.training.loop import train
 

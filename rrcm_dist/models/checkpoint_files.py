@@ -49,7 +49,9 @@ def weights_file(path: str | Path, network: str) -> Path:
     for file in found:
         if file.stem == network:
             return file
-    raise InvalidInput(f"{found[0].parent} has no {network}.safetensors; it has {', '.join(f.name for f in found)}")
+    hint = ": it is a pre-training run, fine-tune it first" if network == "model" else ""
+    there = ", ".join(f.name for f in found)
+    raise InvalidInput(f"{found[0].parent} has no {network}.safetensors; it has {there}{hint}")
 
 
 def weights_files(path: str | Path) -> list[Path]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rrcm_dist.config.parts import DataConfig
-from rrcm_dist.data.index import DatasetIndex, load_index
+from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.data.loaders import evaluation_images
 from rrcm_dist.data.parts import UNREADABLE
 from rrcm_dist.distributed.collectives import first_problem, gather_over_ranks
@@ -18,6 +18,7 @@ from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 from rrcm_dist.noise import noise_level
 from rrcm_dist.progress import Bar, progress_bar
 from rrcm_dist.random_streams import NormalStream, Purpose
+from rrcm_dist.training.samples import named_index
 
 EVALUATION_BATCH = 256
 SECONDS_WITHOUT_BAR = 3.0
@@ -31,7 +32,7 @@ def held_out_index(data: DataConfig, train: DatasetIndex) -> DatasetIndex | None
     """The recipe's held-out shards, None where it names none; `InvalidInput` where their classes are not `train`'s."""
     if data.held_out is None:
         return None
-    index = load_index(data.held_out)
+    index = named_index("data.held_out", data.held_out)
     if index.classes != train.classes:
         raise InvalidInput(
             f"data.held_out {data.held_out} and data.train {data.train} have different classes "

@@ -104,8 +104,8 @@ class Guard:
         more = f" and {len(first) - SHOWN_KEYS} more" if len(first) > SHOWN_KEYS else ""
         return RunFailure(
             f"the loss or its gradient at step {watched.step} is not finite on rank {', '.join(map(str, bad_ranks))} "
-            f"(samples {', '.join(first[:SHOWN_KEYS])}{more}; all in {file}); nothing of it was kept: the last "
-            "checkpoint is good. A lower optimizer.lr or training.precision=fp32 may help"
+            f"(samples {', '.join(first[:SHOWN_KEYS])}{more}; all in {file}); nothing of it was kept, and "
+            "checkpoints from before are good. A lower optimizer.lr or training.precision=fp32 may help"
         )
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

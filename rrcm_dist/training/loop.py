@@ -113,7 +113,10 @@ def _run(training: Training, world: World, folder: RunFolder, metrics: Metrics, 
                 note = metrics.log_steps(step, lr=lr, decode_failures=_over_ranks(failures.failed, world))
             bar.advance(1, note)
             if last or step % training.evaluate_every == 0:
-                metrics.log_evaluation(step, training.evaluate())
+                results = training.evaluate()
+                metrics.log_evaluation(step, results)
+                if world.is_main and results:
+                    log.info("step %d: %s", step, "  ".join(f"{name} {value:.3f}" for name, value in results.items()))
             if last or asked_to_stop or step % settings.checkpoint_every == 0:
                 guard.settle()
                 checkpoint = _save(training, world, folder, step)

@@ -7,9 +7,17 @@ from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
 
 
+def named_index(key: str, folder: str) -> DatasetIndex:
+    """The index of the folder that a key of the recipe names; an `InvalidInput` says which key."""
+    try:
+        return load_index(folder)
+    except InvalidInput as error:
+        raise InvalidInput(f"{key}: {error}") from error
+
+
 def dealt_samples(recipe: PretrainConfig | FinetuneConfig, world: World) -> tuple[DatasetIndex, SampleOrder]:
     """The training shards and their order; `InvalidInput` where batch, streams, ranks or samples do not fit."""
-    index = load_index(recipe.data.train)
+    index = named_index("data.train", recipe.data.train)
     samples = [shard.samples for shard in index.shards]
     data = recipe.data
     order = SampleOrder(samples, recipe.training.batch, data.streams, recipe.seed, data.shuffle_window)

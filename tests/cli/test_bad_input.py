@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import finetune_recipe, pretrain_recipe
 
+from rrcm_dist import __version__
 from rrcm_dist.cli.main import main
 from rrcm_dist.config.load import dump_recipe
 
@@ -132,3 +133,9 @@ def test_damaged_weights_are_told(digits, tmp_path, monkeypatch, capfd):
         code, text = run(monkeypatch, capfd, "finetune", recipe, "--device", "cpu")
         assert code == 1, text
         assert str(file) in text
+
+
+def test_the_version_is_told(monkeypatch, capfd):
+    code, text = run(monkeypatch, capfd, "--version")
+    assert code == 0
+    assert text == __version__
