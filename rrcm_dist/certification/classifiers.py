@@ -11,8 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rrcm_dist.certification.calling import call_classifier, set_evaluation_mode
+from rrcm_dist.certification.counting import one_thread
 from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
+
+PROBE_IMAGES = 2
+PROBE_CLASSES = 16
+PROBE_STEPS = 100
+"""Logits of so many images and first classes stand for weights that are out of sight, to 1/100 of the row's largest.
+
+So coarse and so few, so that rounding on another machine almost never moves one over a step.
+"""
 
 
 def build_classifier(config: ClassifierConfig, attention: str, device: torch.device, precision: str) -> nn.Module:
@@ -50,6 +60,47 @@ def call_function(name: str, sigma: float) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise InvalidInput(f"{name} returned {type(module).__name__}; it must return a torch.nn.Module")
     return module
+
+
+def check_image_size(config: ClassifierConfig, image_size: int) -> None:
+    """Raise `InvalidInput` where `config` names a checkpoint of ours that was trained at another image size."""
+    if config.checkpoint is None:
+        return
+    from rrcm_dist.models.checkpoint_files import require_own, weights_file
+
+    trained = require_own(weights_file(config.checkpoint, "model")).recipe.encoder.image_size
+    if trained != image_size:
+        raise InvalidInput(
+            f"checkpoint {config.checkpoint} was trained at image_size {trained}, not {image_size}: certify with "
+            f"image_size={trained}"
+        )
+
+
+def identity_hash(classifier: nn.Module, source: str, image_size: int, device: torch.device) -> str:
+    """What tells one classifier from another: `weights_hash`, where its state dict has a tensor.
+
+    Where it has none, the weights are out of sight (held in a closure, say), and two such classifiers would look the
+    same: the hash is then over `source` and the logits of two fixed images of `image_size` as well.
+    Raises `RunFailure` where the classifier fails on these.
+    """
+    weights = weights_hash(classifier)
+    if any(isinstance(value, Tensor) for value in classifier.state_dict().values()):
+        return weights
+    digest = hashlib.sha256(f"{weights}\x00{source}\x00".encode())
+    digest.update(_probed_logits(classifier, source, image_size, device).numpy().data)
+    return digest.hexdigest()
+
+
+def _probed_logits(classifier: nn.Module, source: str, image_size: int, device: torch.device) -> Tensor:
+    """Logits of fixed images in whole steps of a hundredth of their row's largest, int32 (2, at most 16)."""
+    numbers = torch.arange(PROBE_IMAGES * 3 * image_size**2, dtype=torch.float64)
+    golden = (numbers * 0.6180339887498949) % 1  # in [0, 1), unlike one another, and the same everywhere
+    pixels = golden.float().reshape(PROBE_IMAGES, 3, image_size, image_size).to(device)
+    set_evaluation_mode(classifier)
+    with torch.no_grad(), one_thread():
+        logits = call_classifier(classifier, pixels, source, "fixed images that tell it from others").double().cpu()
+    relative = logits / logits.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
+    return (relative[:, :PROBE_CLASSES] * PROBE_STEPS).round().nan_to_num().to(torch.int32).contiguous()
 
 
 def weights_hash(classifier: nn.Module) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rrcm_dist.certification.blocks import Block, BlockCounts
 from rrcm_dist.certification.bounds import check_sigma
+from rrcm_dist.certification.calling import call_classifier, set_evaluation_mode
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.random_streams import NormalStream, Purpose
 
@@ -65,16 +66,25 @@ class BlockCounter:
     """A base classifier and what it takes to count its answers under noise. Holds no state between blocks."""
 
     def __init__(
-        self, classifier: nn.Module, seed: int, classes: int, device: torch.device, device_batch: int, precision: str
+        self,
+        classifier: nn.Module,
+        seed: int,
+        classes: int,
+        device: torch.device,
+        device_batch: int,
+        precision: str,
+        source: str = "given",
     ) -> None:
         """`classifier` maps float32 (N, C, H, W), [0, 1] pixels plus noise, to logits (N, `classes`).
 
         It is moved to `device` and put in evaluation mode. `device_batch` draws go through it at a time; `precision` is
-        fp32, or bf16 for autocast.
+        fp32, or bf16 for autocast. `source` names the classifier in messages.
         """
         if device_batch < 1:
             raise InvalidInput(f"device_batch must be at least 1; given {device_batch}")
-        self._classifier = classifier.to(device).eval().requires_grad_(False)
+        self._classifier = classifier.to(device).requires_grad_(False)
+        set_evaluation_mode(self._classifier)
+        self._source = source
         self._seed, self._classes, self._device = seed, classes, device
         self._device_batch, self._precision = device_batch, precision
         self._host = socket.gethostname()
@@ -83,12 +93,12 @@ class BlockCounter:
     def count(self, image: Tensor, block: Block) -> BlockCounts:
         """Classify the draws of `block` for `image`, uint8 (C, H, W).
 
-        Raises `RunFailure` naming the image where the logits are of a wrong shape or not finite, or where the
-        classifier's answer to one draw depends on the others in its batch.
+        Raises `RunFailure` naming the image where the classifier fails, where the logits are of a wrong shape or not
+        finite, or where the classifier's answer to one draw depends on the others in its batch.
         """
         start = time.perf_counter()
         check_sigma(block.sigma)
-        self._classifier.eval()
+        set_evaluation_mode(self._classifier)
         pixels = image.to(self._device, torch.float32) / 255
         noise = BlockNoise(self._device, self._seed, block)
         totals = torch.zeros(self._classes, dtype=torch.int64, device=self._device)
@@ -109,12 +119,11 @@ class BlockCounter:
 
     def _logits(self, noisy: Tensor, block: Block) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            logits = self._classifier(noisy)
-        if not isinstance(logits, Tensor) or logits.shape != (len(noisy), self._classes):
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            logits = call_classifier(self._classifier, noisy, self._source, _describe(block))
+        if logits.shape[1] != self._classes:
             raise RunFailure(
                 f"the classifier must return logits of shape ({len(noisy)}, {self._classes}), one row a draw and one "
-                f"column a class of the dataset; it returned {found} for {_describe(block)}"
+                f"column a class of the dataset; it returned {tuple(logits.shape)} for {_describe(block)}"
             )
         return logits
 

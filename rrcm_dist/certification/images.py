@@ -34,6 +34,8 @@ class ImageSet:
     identity: str
     """SHA-256 that two datasets share only if they hold the same images and labels in the same order."""
     classes: int
+    size: int
+    """Images of the dataset, chosen or not."""
     images: tuple[CertifiedImage, ...]
     read: PixelReader
 
@@ -52,7 +54,7 @@ def images_of_shards(index: DatasetIndex, image_size: int, selection: SelectionC
         for batch in evaluation_images(index, image_size, sample_ids):
             yield from zip(batch.sample_ids.tolist(), batch.images, strict=True)
 
-    return ImageSet(content_identity(index), len(index.classes), images, read)
+    return ImageSet(content_identity(index), len(index.classes), len(index), images, read)
 
 
 def images_of_tensor(pixels: Tensor, labels: Sequence[int], classes: int, selection: SelectionConfig) -> ImageSet:
@@ -63,7 +65,7 @@ def images_of_tensor(pixels: Tensor, labels: Sequence[int], classes: int, select
     check_labels(images, classes)
     digest = hashlib.sha256(f"{tuple(pixels.shape)} {classes} {[int(label) for label in labels]}".encode())
     digest.update(pixels.contiguous().numpy().data)
-    return ImageSet(digest.hexdigest(), classes, images, lambda ids: ((i, pixels[i]) for i in ids))
+    return ImageSet(digest.hexdigest(), classes, len(pixels), images, lambda ids: ((i, pixels[i]) for i in ids))
 
 
 def select_positions(size: int, selection: SelectionConfig) -> list[int]:
@@ -79,6 +81,17 @@ def select_positions(size: int, selection: SelectionConfig) -> list[int]:
         if position >= size:
             raise InvalidInput(f"images.positions has {position}, and there are {size} images, numbered from 0")
     return list(selection.positions)
+
+
+def describe_selection(selection: SelectionConfig, images: ImageSet) -> str:
+    """A line that says which images are certified: `images: one in 20 from 0: 500 of 10000`."""
+    if selection.positions is not None:
+        which = "the listed positions"
+    elif selection.every == 1:
+        which = f"every one from {selection.start}"
+    else:
+        which = f"one in {selection.every} from {selection.start}"
+    return f"images: {which}: {len(images.images)} of {images.size}"
 
 
 def check_labels(images: Sequence[CertifiedImage], classes: int) -> None:

@@ -7,6 +7,7 @@ The output folder:
     sigma_0.25.tsv …     one log a noise level, written when all its images are done
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,9 @@ import torch
 
 from rrcm_dist.certification.blocks import Block
 from rrcm_dist.certification.certificates import Certificate
-from rrcm_dist.certification.classifiers import build_classifier, source_of, weights_hash
+from rrcm_dist.certification.classifiers import build_classifier, check_image_size, identity_hash, source_of
 from rrcm_dist.certification.counting import BlockCounter
-from rrcm_dist.certification.images import ImageSet, images_of_shards
+from rrcm_dist.certification.images import ImageSet, describe_selection, images_of_shards
 from rrcm_dist.certification.ledger import Ledger
 from rrcm_dist.certification.ledger_file import RunIdentity
 from rrcm_dist.certification.ledger_reader import LedgerReader
@@ -59,21 +60,28 @@ def certify(
     `images` stands in for the recipe's shards. May be killed at any time and called again: the ledger ends with the
     same counts. Raises `InvalidInput` and `RunFailure`; what was counted before stays in the ledger.
     """
+    for c in config.classifiers:
+        check_image_size(c, config.image_size)
     if images is None:
         images = images_of_shards(load_index(config.data), config.image_size, config.images)
+    if show:
+        print(describe_selection(config.images, images), file=sys.stderr)
     classifiers = {c.sigma: build_classifier(c, config.attention, device, config.precision) for c in config.classifiers}
     ledger_path = Path(config.output) / LEDGER_FILE
     levels = []
     with Ledger(ledger_path, run_identity(config, images, device), config.n, config.name) as ledger:
         for c in config.classifiers:
-            ledger.set_classifier(c.sigma, weights_hash(classifiers[c.sigma]), source_of(c))
+            identity = identity_hash(classifiers[c.sigma], source_of(c), config.image_size, device)
+            ledger.set_classifier(c.sigma, identity, source_of(c))
         ledger.add_images((image.image, image.key, image.label) for image in images.images)
         work = {sigma: missing(ledger, config, images, sigma) for sigma in classifiers}
         with _progress(config, images, work, show) as progress:
-            for sigma, classifier in classifiers.items():
+            for c in config.classifiers:
+                sigma = c.sigma
                 counter = BlockCounter(
-                    classifier, config.seed, images.classes, device, config.device_batch, config.precision
-                )
+                    classifiers[sigma], config.seed, images.classes, device, config.device_batch, config.precision,
+                    source_of(c),
+                )  # fmt: skip
                 _draw(ledger, counter, images, work[sigma], progress)
                 ledger.commit()
                 levels.append(_write_log(ledger_path, sigma))

@@ -110,6 +110,7 @@ def rrcm(monkeypatch, capsys, *arguments):
 def test_certify_draws_writes_logs_and_shows_a_table(here, monkeypatch, capsys):
     code, out, err = rrcm(monkeypatch, capsys, "certify", "recipe.yaml", "--radii", "0,0.25,0.5")
     assert code == 0, err
+    assert "images: one in 20 from 0: 3 of 60\n" in err
     assert "images 6/6" in err
     assert "digits" in out
     assert "ACR" in out
@@ -141,6 +142,7 @@ def test_certify_draws_writes_logs_and_shows_a_table(here, monkeypatch, capsys):
     (["images.positions=[60]", "images.every=1"], 2, "there are 60 images"),
     (["classifiers=[{sigma: 0.5, function: 'digit_networks:absent'}]"], 2, "it has net, slow, nine_classes"),
     (["classifiers=[{sigma: 0.5, function: 'digit_networks:nine_classes'}]"], 1, r"(100, 10)"),
+    (["classifiers=[{sigma: 0.5, function: 'digit_networks:net'}]", "image_size=16"], 1, "net failed on image 0"),
     (["classifiers=[{sigma: 0.5, checkpoint: nowhere}]"], 2, "nowhere"),
 ])  # fmt: skip
 def test_mistakes_end_with_one_message_and_an_exit_code(here, monkeypatch, capsys, arguments, code, message):

@@ -3,10 +3,14 @@
 import pytest
 import torch
 from certification_models import small, small_scaled
+from safetensors.torch import save_file
 from torch import nn
 
-from rrcm_dist.certification.classifiers import call_function, weights_hash
+from rrcm_dist.certification.classifiers import call_function, check_image_size, identity_hash, weights_hash
+from rrcm_dist.config.load import load_recipe
+from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.models.checkpoint_files import OwnMetadata
 
 
 def test_a_function_is_called_with_sigma_if_it_takes_it():
@@ -50,3 +54,39 @@ def test_the_hash_sees_every_byte_name_and_type():
     assert weights_hash(module) != before
     assert weights_hash(nn.Sequential(module)) != weights_hash(module)
     assert weights_hash(nn.BatchNorm2d(3)) != weights_hash(nn.BatchNorm2d(4))
+
+
+class Hidden(nn.Module):
+    """A network in a closure: its state dict is empty."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.call = lambda x: network(x)
+
+    def forward(self, x):
+        return self.call(x)
+
+
+def test_networks_out_of_sight_are_told_apart_by_what_they_answer_and_by_their_function():
+    def identity(module, source="my_nets:lam"):
+        return identity_hash(module, source, 8, torch.device("cpu"))
+
+    one, other = Hidden(small().eval()), Hidden(small_scaled(0.5).eval())
+    assert weights_hash(one) == weights_hash(other)
+    assert identity(one) == identity(Hidden(small().eval()))
+    assert identity(one) != identity(other)
+    assert identity(one) != identity(one, "my_nets:other")
+
+
+def test_networks_with_a_state_dict_are_known_by_it_alone():
+    assert identity_hash(small(), "my_nets:net", 8, torch.device("cpu")) == weights_hash(small())
+
+
+def test_a_checkpoint_of_another_image_size_is_refused(tmp_path):
+    file = tmp_path / "model.safetensors"
+    recipe = load_recipe("cifar10/finetune-b-sigma0.5", kind="finetune")
+    save_file({"a": torch.zeros(1)}, file, OwnMetadata("model", recipe).as_strings())
+    config = ClassifierConfig(sigma=0.5, checkpoint=str(file))
+    check_image_size(config, 32)
+    with pytest.raises(InvalidInput, match=r"model\.safetensors was trained at image_size 32, not 64"):
+        check_image_size(config, 64)

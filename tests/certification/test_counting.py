@@ -192,3 +192,24 @@ def test_noise_on_cuda_does_not_depend_on_how_it_is_cut():
     whole = BlockNoise(cuda, 0, block()).draw(150, IMAGE.shape)
     noise = BlockNoise(cuda, 0, block())
     assert (torch.cat([noise.draw(cut, IMAGE.shape) for cut in (1, 49, 60, 40)]) == whole).all()
+
+
+def test_an_exported_program_that_has_no_evaluation_mode_is_counted_as_the_network_it_is_of():
+    network, batch = small().eval(), torch.rand(4, 3, 8, 8)
+    exported = torch.export.export(network, (batch,), dynamic_shapes=({0: torch.export.Dim("draws")},)).module()
+    with pytest.raises(NotImplementedError):
+        exported.eval()
+    assert (count(exported, 10, 50) == count(network, 10, 50)).all()
+    assert (count(nn.Sequential(exported, nn.Dropout()), 10, 50) == count(network, 10, 50)).all()
+
+
+def test_a_classifier_that_fails_is_told_in_one_line_naming_it_and_the_image():
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise KeyError("no such layer\nand more")
+
+    counter = BlockCounter(Fails(), 0, 10, CPU, 100, "fp32", "my_nets:fails")
+    with pytest.raises(RunFailure, match=r"my_nets:fails failed on image 4 \(img\).*\(100, 3, 8, 8\): KeyError: .*"):
+        counter.count(IMAGE, block())
+    with pytest.raises(RunFailure, match=r"failed on image 4 .*RuntimeError: mat1 and mat2"):
+        count(nn.Sequential(nn.Flatten(), nn.Linear(5, 10)), 10, 100)
