@@ -39,9 +39,7 @@ def command(
     ] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write JSON; '-': to the terminal alone.")] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write CSV; '-': to the terminal alone.")] = None,
-    dataset: Annotated[
-        str, typer.Option(help="Published results to show: imagenet, cifar10, none, or auto to go by names and paths.")
-    ] = "auto",
+    dataset: Annotated[str, typer.Option(help="Published results to show: imagenet, cifar10, none, or auto.")] = "auto",
     title: Annotated[str | None, typer.Option(help="Heading of the page.", show_default="made from the names")] = None,
 ) -> None:
     """Report on certification runs: certified accuracy, average certified radius (ACR), abstention, and a page.
@@ -50,6 +48,9 @@ def command(
     written by `rrcm certify`, or a folder with some. The noise level σ is read from a column, or from the path
     (sigma_0.25, noise_0.50), or given by --sigma. Runs whose names differ in σ only are one family and share an
     envelope; name families with --name.
+
+    Published results stand beside one's own where --dataset names them; by auto, where a ledger's classes, image size
+    and image keys are those of the data set, or a log's name or path says so.
 
     Accuracies have 95 % Wilson intervals, ACR a Student t interval.
 

@@ -35,6 +35,7 @@ class Provenance:
         kind: "log" or "ledger".
         date: Last change of the file, ISO 8601 day.
         settings: What is known of how they were made (n0, n, alpha, seed, bound, checkpoint), as text by name.
+        dataset: Of a ledger, the data set with published results that its facts fit; None where there is none.
         rounded: True where radii stand in the file with three significant digits at most, so some are rounded up.
     """
 
@@ -42,6 +43,7 @@ class Provenance:
     kind: str
     date: str
     settings: Mapping[str, str] = field(default_factory=dict)
+    dataset: str | None = None
     rounded: bool = False
 
 

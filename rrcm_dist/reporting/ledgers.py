@@ -12,6 +12,7 @@ from rrcm_dist.certification.ledger_reader import LedgerReader
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import Certificates, Provenance
 from rrcm_dist.reporting.logs import file_provenance
+from rrcm_dist.reporting.published import dataset_of_facts
 
 SQLITE_HEADER = b"SQLite format 3\x00"
 APPLICATION_ID_AT = slice(68, 72)
@@ -42,7 +43,9 @@ def read_ledger(path: Path, name: str | None = None) -> list[Certificates]:
             certificates = ledger.certificates(classifier.sigma)
             if certificates:
                 stated = {**settings, "classifier": f"{classifier.source} ({classifier.weights[:12]})"}
-                provenance = replace(file_provenance(path, "ledger"), settings=stated)
+                keys = [certificate.key for certificate in certificates]
+                dataset = dataset_of_facts(ledger.identity.classes, ledger.identity.image_size, keys)
+                provenance = replace(file_provenance(path, "ledger"), settings=stated, dataset=dataset)
                 runs.append(_run(called, classifier.sigma, certificates, provenance))
     if not runs:
         raise InvalidInput(f"{path} holds no finished image yet: let the certification go on, then report")

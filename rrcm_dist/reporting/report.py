@@ -90,8 +90,8 @@ def build_report(
         radii: ℓ2 radii on [0, 1] pixels, each ≥ 0, in any order.
         output: Folder to write to; None writes nothing.
         title: Heading; None makes one from the families' names.
-        dataset: Which published results to stand beside: 'imagenet', 'cifar10', 'none', or 'auto' to look for the
-            data set's name in names and paths.
+        dataset: Which published results to stand beside: 'imagenet', 'cifar10', 'none', or 'auto' to go by
+            the facts in ledgers (classes, image size, keys) and by the names and paths of logs.
         notes: Further remarks for the reader, shown after the report's own.
 
     Raises:
@@ -99,12 +99,11 @@ def build_report(
     """
     ascending = _checked_radii(radii)
     runs = tuple(read_sources(sources))
-    hints = [text for run in runs for text in (run.name, run.provenance.path.name, run.provenance.path.parent.name)]
     report = Report(
         title=title or _title(runs),
         runs=runs,
         summary=summarise(runs, ascending),
-        published=published_table(dataset, hints),
+        published=published_table(dataset, runs),
         notes=(*caveats(runs), *notes),
     )
     if output is not None:

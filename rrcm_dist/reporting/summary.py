@@ -16,14 +16,21 @@ from rrcm_dist.reporting.measures import (
     paired_difference,
 )
 
+DRAWS = {"n0": "n0", "n": "n", "alpha": "α"}
+"""Settings of the bounds, and how they are shown."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One run at one σ; `certified_accuracy` by radius, `median_seconds` NaN where no time is known."""
+    """One run at one σ; `certified_accuracy` by radius, `median_seconds` NaN where no time is known.
+
+    `draws` says n0, n and α, as far as they are known: 'n0 100, n 100000, α 0.001'.
+    """
 
     name: str
     sigma: float
     images: int
+    draws: str
     acr: Estimate
     abstain: Estimate
     clean_accuracy: Estimate
@@ -82,12 +89,18 @@ def _row(run: Certificates, radii: Sequence[float]) -> Row:
         name=run.name,
         sigma=run.sigma,
         images=run.images,
+        draws=_draws(run),
         acr=average_certified_radius(run),
         abstain=abstention_rate(run),
         clean_accuracy=certified_accuracy(run, 0.0),
         certified_accuracy={radius: certified_accuracy(run, radius) for radius in radii},
         median_seconds=median_seconds(run),
     )
+
+
+def _draws(run: Certificates) -> str:
+    known = run.provenance.settings
+    return ", ".join(f"{shown} {known[key]}" for key, shown in DRAWS.items() if key in known)
 
 
 def _envelope(name: str, rows: Sequence[Row], radii: Sequence[float]) -> Envelope:

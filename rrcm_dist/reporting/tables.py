@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -109,10 +109,21 @@ def to_markdown(summary: Summary, title: str, notes: list[str]) -> str:
         lines += [_markdown_line(_run_cells(row)) for row in summary.rows if row.name == envelope.name]
         if len(envelope.sigmas) > 1:
             lines.append(_markdown_line(_envelope_cells(envelope)))
+    if known := draws_lines(summary.rows):
+        lines += ["", *(f"- {line}" for line in known)]
     if summary.comparisons:
         lines += ["", "## Average certified radius, paired by image", ""]
         lines += [_comparison_line(comparison) for comparison in summary.comparisons]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
+
+
+def draws_lines(rows: Sequence[Row]) -> list[str]:
+    """'NAME, σ 0.25, 0.5: n0 100, n 100000, α 0.001' for `rows`; runs of which nothing is known are left out."""
+    sigmas: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row.draws:
+            sigmas.setdefault((row.name, row.draws), []).append(row.sigma)
+    return [f"{name}, σ {', '.join(f'{s:g}' for s in known)}: {draws}" for (name, draws), known in sigmas.items()]
 
 
 def terminal_tables(summary: Summary) -> Iterator[Table]:
@@ -121,11 +132,13 @@ def terminal_tables(summary: Summary) -> Iterator[Table]:
     Below each accuracy stands the wider half of its 95 % Wilson interval, below each ACR the half of its t interval.
     """
     for envelope in summary.envelopes:
-        table = Table(title=escape(envelope.name), title_justify="left", title_style="bold", box=SIMPLE_HEAD,
-                      padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)  # fmt: skip
-        for column in ("σ", "n", "ACR", "abst.", *(radius_text(radius) for radius in summary.radii)):
+        table = Table(title=escape(envelope.name), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0,
+                      caption_justify="left", pad_edge=False, show_edge=False)  # fmt: skip
+        for column in ("σ", "images", "ACR", "abst.", *(radius_text(radius) for radius in summary.radii)):
             table.add_column(column, justify="right", no_wrap=True)
-        for row in (row for row in summary.rows if row.name == envelope.name):
+        rows = [row for row in summary.rows if row.name == envelope.name]
+        table.caption = "\n".join(escape(line.removeprefix(f"{envelope.name}, ")) for line in draws_lines(rows)) or None
+        for row in rows:
             cells = [f"{row.sigma:g}", str(row.images), _acr_lines(row.acr), percent(row.abstain)]
             table.add_row(*cells, *(_two_lines(estimate) for estimate in row.certified_accuracy.values()))
         if len(envelope.sigmas) > 1:

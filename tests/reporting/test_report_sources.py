@@ -12,23 +12,27 @@ from rrcm_dist.certification.log import log_name
 from rrcm_dist.certification.log import write_log as write_log_of
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import Source
+from rrcm_dist.reporting.report import build_report
 from rrcm_dist.reporting.sources import read_sources
+from rrcm_dist.reporting.tables import terminal_tables
 
 AGREEING = {0: 1000, 1: 900, 2: 400}
 """Of 1000 estimation draws of each image, those that agree with the class chosen."""
 
 
-def write_ledger(path, sigmas=(0.5,), name="digits", images=AGREEING):
-    identity = RunIdentity(0, 100, 0.001, 1000, "set", 10, 8, "cpu", "fp32")
+def write_ledger(path, sigmas=(0.5,), name="digits", images=AGREEING, image_size=8, key="key"):
+    identity = RunIdentity(0, 100, 0.001, 1000, "set", 10, image_size, "cpu", "fp32")
     with Ledger(path, identity, 1000, name) as ledger:
-        ledger.add_images([(image, f"key{image}", 5) for image in images])
+        ledger.add_images([(image, f"{key}{image}", 5) for image in images])
         for sigma in sigmas:
             ledger.set_classifier(sigma, "0" * 64, "weights")
             for image, agreeing in images.items():
                 for stage, draws, agree in ((Stage.SELECTION, 100, 100), (Stage.ESTIMATION, 1000, agreeing)):
                     counts = np.zeros(10, dtype=np.int64)
                     counts[5], counts[0] = agree, draws - agree
-                    ledger.add([BlockCounts(Block(image, f"key{image}", sigma, stage, 0, draws), counts, "host", 0.5)])
+                    ledger.add(
+                        [BlockCounts(Block(image, f"{key}{image}", sigma, stage, 0, draws), counts, "host", 0.5)]
+                    )
     return path
 
 
@@ -44,6 +48,26 @@ def test_a_ledger_is_bounded_when_it_is_read(tmp_path):
     assert run.radius.tolist() == [*expected.tolist(), 0.0]
     assert run.seconds.tolist() == [1.0, 1.0, 1.0]
     assert (run.provenance.settings["n"], run.provenance.settings["alpha"]) == ("1000", "0.001")
+
+
+@pytest.mark.parametrize(
+    ("image_size", "key", "title"),
+    [(32, "5/0000", None), (32, "test_batch/0000", "CIFAR-10"), (32, "dog/000", "CIFAR-10"), (64, "dog/000", None)],
+)
+def test_published_results_stand_beside_a_ledger_by_its_facts_and_not_by_its_name(tmp_path, image_size, key, title):
+    path = tmp_path / "cifar10" / "ledger.sqlite"
+    path.parent.mkdir()
+    write_ledger(path, name="cifar10-certify-b", image_size=image_size, key=key)
+    table = build_report([Source(path)], [0.5]).published
+    assert (table and table.title) == title
+
+
+def test_tables_name_the_draws_and_alpha_of_a_ledger(tmp_path):
+    report = build_report([Source(write_ledger(tmp_path / "ledger.sqlite", (0.25, 0.5)))], [0.5])
+    assert "- digits, σ 0.25, 0.5: n0 100, n 1000, α 0.001" in report.markdown()
+    (table,) = terminal_tables(report.summary)
+    assert table.caption == "σ 0.25, 0.5: n0 100, n 1000, α 0.001"
+    assert table.columns[1].header == "images"
 
 
 def test_logs_beside_a_ledger_are_its_copies_and_do_not_count_twice(tmp_path, write_log):
