@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ SHARED_MEMORY = Path("/dev/shm")
 ENOUGH_DISK_BYTES = 20e9
 """A few checkpoints of rRCM-B: weights, target and optimiser take about 2 GB each."""
 ENOUGH_SHARED_MEMORY_BYTES = 1e9
-COMMAND_SECONDS = 10
 
 Status = Literal["ok", "optional", "warning", "missing"]
 """optional: not here, and only some things need it; warning: works, but badly; missing: nothing works without it."""
@@ -71,15 +69,13 @@ PACKAGES = (
     Package("webdataset", "reading shards with other tools", absent="optional"),
     Package("matplotlib", "plots in reports"),
     Package("wandb", "watching runs in Weights & Biases", 'pip install -e ".[tracking]"', "optional"),
-    Package("ray", "certifying over many GPUs and nodes", 'pip install -e ".[cluster]"', "optional"),
-    Package("submitit", "submitting jobs to Slurm", 'pip install -e ".[cluster]"', "optional"),
 )
 
 
 def all_checks() -> list[Callable[[], Check]]:
     """Everything that is looked at, in order (torch before what is built on it); no check raises."""
     packages = [package.check for package in PACKAGES]
-    return [python, torch, cuda, bf16, deepspeed, xformers, *packages, slurm, cores, shared_memory, disk]
+    return [python, torch, cuda, bf16, deepspeed, xformers, *packages, cores, shared_memory, disk]
 
 
 def python() -> Check:
@@ -162,21 +158,6 @@ def xformers() -> Check:
         return Check("xformers", "ok", f"{metadata.version('xformers')}, runs on {device}", use)
     except Exception as error:
         return Check("xformers", "optional", _first_line(error), use, 'pip install -e ".[gpu]" beside a CUDA torch')
-
-
-def slurm() -> Check:
-    """Slurm's commands, and whether its controller answers."""
-    use = "python -m cluster with the slurm backend"
-    if shutil.which("sbatch") is None:
-        return Check("slurm", "optional", "no sbatch on this machine", use, "run on a login node of the cluster")
-    try:
-        told = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, timeout=COMMAND_SECONDS)
-        ping = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=COMMAND_SECONDS)
-    except (OSError, subprocess.SubprocessError) as error:
-        return Check("slurm", "warning", _first_line(error), use, "ask the cluster's administrators")
-    if ping.returncode or "UP" not in ping.stdout:
-        return Check("slurm", "warning", "its controller does not answer", use, "ask the cluster's administrators")
-    return Check("slurm", "ok", told.stdout.strip(), use)
 
 
 def cores() -> Check:

@@ -18,7 +18,7 @@ WIDTH_OF_A_FILE = 160
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.", show_default=False)] = False,
 ) -> None:
-    """Check this machine: Python, torch, CUDA, bf16, DeepSpeed, xFormers, loaders, tracking, Ray, Slurm, memory, disk.
+    """Check this machine: Python, torch, CUDA, bf16, DeepSpeed, xFormers, loaders, tracking, memory, disk.
 
     Every line says what was found, what it is needed for and, where it is not well, how to mend it. What is optional
     may be missing; the exit code is 1 only where nothing works without it.
