@@ -63,8 +63,13 @@ def command(
 
 
 def _target(output: Path, chosen: Format, stem: str) -> Path:
-    """The file to write; a path with another suffix, or none, is a folder."""
+    """The file to write; a path without a suffix, or a folder that is there, is a folder."""
     suffix = SUFFIXES[chosen]
+    if output.suffix not in {"", *SUFFIXES.values()} and not output.is_dir():
+        raise InvalidInput(
+            f"--output {output} ends in {output.suffix}: give a file that ends in {' or '.join(SUFFIXES.values())}, "
+            "or a folder"
+        )
     if output.suffix in set(SUFFIXES.values()) - {suffix}:
         raise InvalidInput(f"--output {output} does not go with --format {chosen}: its suffix is {suffix}")
     target = output if output.suffix == suffix else output / f"{stem}{suffix}"

@@ -70,7 +70,7 @@ def read_weights(path: str | Path) -> NamedWeights:
     except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         raise RunFailure(f"{path} cannot be read as weights ({error}); is it damaged or of another kind?") from error
     except Exception as error:  # torch raises pickle's own errors, whose classes are not public
-        raise RunFailure(f"{path} holds more than plain tensors and is not opened: {error}") from error
+        raise RunFailure(f"{path} is no weights file that can be read safely") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)} if state else {}
     if not tensors:

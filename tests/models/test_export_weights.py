@@ -113,6 +113,7 @@ def test_mistakes_are_told(tmp_path, encoder_file):
         ((released_file, "--output", tmp_path / "a.safetensors"), "is not a weights file of ours: `rrcm import`"),
         ((encoder_file, "--output", encoder_file), "exists already"),
         ((encoder_file, "--output", tmp_path / "a.pt2", "--format", "safetensors"), "does not go with --format"),
+        ((encoder_file, "--output", tmp_path / "classifier.pt"), "ends in .safetensors or .pt2"),
     ):
         error = run(*arguments).exception
         assert isinstance(error, InvalidInput)
