@@ -39,6 +39,8 @@ def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: s
         outcome = train(_prepare(recipe, world), world, resume == "auto")
         if world.is_main:
             typer.echo(str(outcome.checkpoint))
+            if outcome.interrupted:
+                print(f"stopped at step {outcome.step}", file=sys.stderr)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
 
