@@ -9,7 +9,7 @@ from rrcm_dist.cli.options import (
     RecipeArgument,
     ResumeOption,
 )
-from rrcm_dist.config.schema import FinetuneConfig
+from rrcm_dist.cli.training import train_or_estimate
 
 
 def command(
@@ -28,15 +28,4 @@ def command(
 
     start_from is a pre-training run, one of its checkpoints, or a weights file; null trains from scratch.
     """
-    from rrcm_dist.config.load import load_recipe
-
-    loaded = load_recipe(recipe, overrides or (), kind="finetune")
-    assert isinstance(loaded, FinetuneConfig)
-    if dry_run:
-        from rrcm_dist.cli.dry_run import show_costs
-
-        show_costs(loaded, gpus, gpu)
-        return
-    from rrcm_dist.cli.training import run_training
-
-    run_training(loaded, device, resume)
+    train_or_estimate("finetune", recipe, overrides, dry_run, resume, device, gpus, gpu)

@@ -9,7 +9,7 @@ from rrcm_dist.cli.options import (
     RecipeArgument,
     ResumeOption,
 )
-from rrcm_dist.config.schema import PretrainConfig
+from rrcm_dist.cli.training import train_or_estimate
 
 
 def command(
@@ -28,15 +28,4 @@ def command(
 
     Run the same command again after any interruption: it goes on from its newest good checkpoint, exactly.
     """
-    from rrcm_dist.config.load import load_recipe
-
-    loaded = load_recipe(recipe, overrides or (), kind="pretrain")
-    assert isinstance(loaded, PretrainConfig)
-    if dry_run:
-        from rrcm_dist.cli.dry_run import show_costs
-
-        show_costs(loaded, gpus, gpu)
-        return
-    from rrcm_dist.cli.training import run_training
-
-    run_training(loaded, device, resume)
+    train_or_estimate("pretrain", recipe, overrides, dry_run, resume, device, gpus, gpu)

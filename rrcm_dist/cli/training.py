@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -25,6 +25,29 @@ class _StandardError(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)
+
+
+def train_or_estimate(
+    kind: Literal["pretrain", "finetune"],
+    recipe: str,
+    overrides: list[str] | None,
+    dry_run: bool,
+    resume: str,
+    device: str,
+    gpus: int,
+    gpu: str,
+) -> None:
+    """What the command called `kind` does with its options."""
+    from rrcm_dist.config.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or (), kind)
+    assert isinstance(loaded, PretrainConfig | FinetuneConfig)
+    if dry_run:
+        from rrcm_dist.cli.dry_run import show_costs
+
+        show_costs(loaded, gpus, gpu)
+    else:
+        run_training(loaded, device, resume)
 
 
 def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: str) -> None:

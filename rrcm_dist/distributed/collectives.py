@@ -70,9 +70,3 @@ def first_problem(problem: str) -> str:
     problems = [""] * ranks()
     dist.all_gather_object(problems, problem)
     return next((f"rank {rank}: {text}" for rank, text in enumerate(problems) if text), "")
-
-
-def wait_for_all() -> None:
-    """Return when every rank has come here."""
-    if ranks() > 1:
-        dist.barrier()
