@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from rrcm_dist.certification.bounds import full_precision
-from rrcm_dist.certification.certificates import Certificate
+from rrcm_dist.certification.statistics.bounds import full_precision
+from rrcm_dist.certification.statistics.certificates import Certificate
 from rrcm_dist.files import write_text
 
 STANDARD_COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")

@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 
 from rrcm_dist.certification.blocks import Block
-from rrcm_dist.certification.certificates import Certificate
-from rrcm_dist.certification.classifiers import build_classifier, check_image_size, identity_hash, source_of
-from rrcm_dist.certification.counting import BlockCounter
 from rrcm_dist.certification.images import ImageSet, describe_selection, images_of_shards
-from rrcm_dist.certification.ledger import Ledger
-from rrcm_dist.certification.ledger_file import RunIdentity
-from rrcm_dist.certification.ledger_reader import LedgerReader
+from rrcm_dist.certification.ledger.file import RunIdentity
+from rrcm_dist.certification.ledger.reader import LedgerReader
+from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.log import log_name, write_log
 from rrcm_dist.certification.plan import missing_blocks, planned_draws
+from rrcm_dist.certification.statistics.certificates import Certificate
+from rrcm_dist.certification.workers.classifiers import build_classifier, check_image_size, identity_hash, source_of
+from rrcm_dist.certification.workers.counting import BlockCounter
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.data.index import load_index
 from rrcm_dist.progress import Bar, progress_bar

@@ -65,7 +65,7 @@ def command(
 
 
 def _radii(text: str | None, recipe: CertifyConfig) -> list[float] | None:
-    from rrcm_dist.certification.bounds import check_radii
+    from rrcm_dist.certification.statistics.bounds import check_radii
 
     if text is None:
         return None

@@ -19,7 +19,12 @@ def command(
 
     rrcm radius --successes 990 --trials 1000 --alpha 0.001 --sigma 0.5
     """
-    from rrcm_dist.certification.bounds import certified_radius, clopper_pearson_lower, full_precision, round_down
+    from rrcm_dist.certification.statistics.bounds import (
+        certified_radius,
+        clopper_pearson_lower,
+        full_precision,
+        round_down,
+    )
 
     p_lower = float(clopper_pearson_lower(successes, trials, alpha))
     radius = float(certified_radius(p_lower, sigma))

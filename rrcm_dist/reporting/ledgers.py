@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rrcm_dist.certification.certificates import Certificate
-from rrcm_dist.certification.ledger_file import APPLICATION
-from rrcm_dist.certification.ledger_reader import LedgerReader
+from rrcm_dist.certification.ledger.file import APPLICATION
+from rrcm_dist.certification.ledger.reader import LedgerReader
+from rrcm_dist.certification.statistics.certificates import Certificate
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import Certificates, Provenance
 from rrcm_dist.reporting.logs import file_provenance

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from rrcm_dist.certification.bounds import (
+from rrcm_dist.certification.statistics.bounds import (
     certified_radius,
     check_radii,
     clopper_pearson_lower,

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from rrcm_dist.certification.images import images_of_shards
-from rrcm_dist.certification.ledger_reader import LedgerReader
+from rrcm_dist.certification.ledger.reader import LedgerReader
 from rrcm_dist.cli import main
 from rrcm_dist.config.schema import SelectionConfig
 from rrcm_dist.data.index import content_identity, load_index

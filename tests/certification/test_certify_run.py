@@ -14,12 +14,12 @@ import torch
 from certification_models import small
 
 from rrcm_dist.certification.blocks import Stage
-from rrcm_dist.certification.bounds import certified_radius, clopper_pearson_lower
-from rrcm_dist.certification.counting import BlockNoise
 from rrcm_dist.certification.images import images_of_tensor
-from rrcm_dist.certification.ledger_reader import LedgerReader
+from rrcm_dist.certification.ledger.reader import LedgerReader
 from rrcm_dist.certification.plan import missing_blocks, planned_draws
 from rrcm_dist.certification.run import certify
+from rrcm_dist.certification.statistics.bounds import certified_radius, clopper_pearson_lower
+from rrcm_dist.certification.workers.counting import BlockNoise
 from rrcm_dist.config.schema import CertifyConfig, SelectionConfig
 from rrcm_dist.distributed.world import choose_device
 from rrcm_dist.errors import InvalidInput, RunFailure

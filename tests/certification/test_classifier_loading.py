@@ -6,7 +6,7 @@ from certification_models import small, small_scaled
 from safetensors.torch import save_file
 from torch import nn
 
-from rrcm_dist.certification.classifiers import call_function, check_image_size, identity_hash, weights_hash
+from rrcm_dist.certification.workers.classifiers import call_function, check_image_size, identity_hash, weights_hash
 from rrcm_dist.config.load import load_recipe
 from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.errors import InvalidInput, RunFailure

@@ -7,7 +7,7 @@ from certification_models import NearTies, small
 from torch import nn
 
 from rrcm_dist.certification.blocks import Block, Stage
-from rrcm_dist.certification.counting import BlockCounter, BlockNoise, one_thread
+from rrcm_dist.certification.workers.counting import BlockCounter, BlockNoise, one_thread
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 CPU = torch.device("cpu")

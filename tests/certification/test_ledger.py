@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from rrcm_dist.certification.blocks import Block, BlockCounts, Stage, pack_counts, unpack_counts
-from rrcm_dist.certification.bounds import clopper_pearson_lower
-from rrcm_dist.certification.ledger import Ledger
-from rrcm_dist.certification.ledger_file import RunIdentity
-from rrcm_dist.certification.ledger_reader import LedgerReader
+from rrcm_dist.certification.ledger.file import RunIdentity
+from rrcm_dist.certification.ledger.reader import LedgerReader
+from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.plan import missing_blocks, planned_draws
+from rrcm_dist.certification.statistics.bounds import clopper_pearson_lower
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 IDENTITY = RunIdentity(
@@ -239,7 +239,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path):
         with pytest.raises(RunFailure, match="another process is writing"):
             open_ledger(path)
         code = (
-            "from rrcm_dist.certification.ledger_reader import LedgerReader; import sys\n"
+            "from rrcm_dist.certification.ledger.reader import LedgerReader; import sys\n"
             f"print(LedgerReader({str(path)!r}).certificates(0.5)[0].successes, 'torch' in sys.modules)"
         )
         ledger.add([counted(8, Stage.SELECTION, 0, [10, 0, 0])])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from released_files import FINETUNE, recipe_file, released_finetuned, saved
 
-from rrcm_dist.certification.classifiers import build_classifier
+from rrcm_dist.certification.workers.classifiers import build_classifier
 from rrcm_dist.config.load import load_recipe
 from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.models.importing import import_weights

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from rrcm_dist.certification.blocks import Block, BlockCounts, Stage
-from rrcm_dist.certification.bounds import certified_radius, clopper_pearson_lower
-from rrcm_dist.certification.ledger import Ledger
-from rrcm_dist.certification.ledger_file import RunIdentity
-from rrcm_dist.certification.ledger_reader import LedgerReader
+from rrcm_dist.certification.ledger.file import RunIdentity
+from rrcm_dist.certification.ledger.reader import LedgerReader
+from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.log import log_name
 from rrcm_dist.certification.log import write_log as write_log_of
+from rrcm_dist.certification.statistics.bounds import certified_radius, clopper_pearson_lower
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import Source
 from rrcm_dist.reporting.report import build_report

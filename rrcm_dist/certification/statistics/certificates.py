@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rrcm_dist.certification.bounds import certified_radius, clopper_pearson_lower
+from rrcm_dist.certification.statistics.bounds import certified_radius, clopper_pearson_lower
 
 ABSTAIN = -1
 """The predicted class of an image that is not certified at any radius."""

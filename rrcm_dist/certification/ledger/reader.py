@@ -11,9 +11,9 @@ from typing import Self
 import numpy as np
 
 from rrcm_dist.certification.blocks import Stage, unpack_counts
-from rrcm_dist.certification.certificates import Certificate, ImageCounts, certify_counts
-from rrcm_dist.certification.ledger_file import RunIdentity, connect, identity_of, read_facts, spoken_errors
+from rrcm_dist.certification.ledger.file import RunIdentity, connect, identity_of, read_facts, spoken_errors
 from rrcm_dist.certification.plan import planned_draws
+from rrcm_dist.certification.statistics.certificates import Certificate, ImageCounts, certify_counts
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 

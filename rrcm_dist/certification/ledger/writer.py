@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from rrcm_dist.certification.blocks import BlockCounts, Stage, pack_counts
-from rrcm_dist.certification.ledger_file import RunIdentity, connect, create, identity_of, read_facts, spoken_errors
+from rrcm_dist.certification.ledger.file import RunIdentity, connect, create, identity_of, read_facts, spoken_errors
 from rrcm_dist.certification.plan import HeldBlocks
 from rrcm_dist.errors import InvalidInput, RunFailure
 

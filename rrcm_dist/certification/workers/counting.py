@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from rrcm_dist.certification.blocks import Block, BlockCounts
-from rrcm_dist.certification.bounds import check_sigma
-from rrcm_dist.certification.calling import call_classifier, set_evaluation_mode
+from rrcm_dist.certification.statistics.bounds import check_sigma
+from rrcm_dist.certification.workers.calling import call_classifier, set_evaluation_mode
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.random_streams import NormalStream, Purpose
 

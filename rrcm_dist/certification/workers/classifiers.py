@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rrcm_dist.certification.calling import call_classifier, set_evaluation_mode
-from rrcm_dist.certification.counting import one_thread
+from rrcm_dist.certification.workers.calling import call_classifier, set_evaluation_mode
+from rrcm_dist.certification.workers.counting import one_thread
 from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 

@@ -1,0 +1,1 @@
+"""What counts prove: bounds, radii, certificates. Knows neither torch nor files."""
