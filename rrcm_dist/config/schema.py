@@ -124,6 +124,10 @@ def _check_warmup(optimizer: OptimizerConfig, length: int | None, unit: str) -> 
         )
 
 
+DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
+"""ℓ2 radii on [0, 1] pixels that published tables stand at."""
+
+
 class ClassifierConfig(Part):
     """The base classifier at one σ: one of our checkpoints, or any torch classifier."""
 
@@ -162,6 +166,15 @@ class SelectionConfig(Part):
         return self
 
 
+class AdaptiveConfig(Part):
+    """Fewer draws, the same guarantee: an image stops once all radii are decided, or more draws are not worth it."""
+
+    first_block: Count = 100
+    """Draws of the first estimation block; later ones grow up to `block`."""
+    growth: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Each estimation block is longer than the one before by this share."""
+
+
 class CertifyConfig(Part):
     """Certification by randomized smoothing (Cohen et al. 2019), one pass per σ, all into one ledger."""
 
@@ -181,18 +194,25 @@ class CertifyConfig(Part):
     images: SelectionConfig = SelectionConfig()
     n0: Count = 100
     """Draws that choose the class; they never enter the estimate."""
+    mode: Literal["fixed", "adaptive"] = "fixed"
+    """fixed: n draws for every image, as papers do; adaptive: at most n, by a time-uniform confidence sequence."""
     n: Count = 100_000
-    """Fresh draws that estimate its probability."""
+    """Fresh draws that estimate its probability; in mode adaptive the most of them."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
     """Chance, per image, that the certificate is wrong."""
     block: Count = 1000
-    """Draws per block: the unit of work, of retry and of storage."""
+    """Draws per block, the unit of work, of retry and of storage; in mode adaptive the most of a block."""
+    radii: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = DEFAULT_RADII
+    """ℓ2 radii on [0, 1] pixels: those of the table, and in mode adaptive those to be decided."""
+    adaptive: AdaptiveConfig = AdaptiveConfig()
+    """Of mode adaptive alone."""
     device_batch: Count = 400
     """Draws per forward pass; speed and memory alone depend on it."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the network; noise is always drawn and added in float32."""
     attention: Literal["auto", "sdpa", "xformers"] = "auto"
     """Which attention kernel: the same numbers; auto takes xFormers where it runs."""
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _sigmas_differ(self) -> Self:

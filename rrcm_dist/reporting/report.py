@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rrcm_dist.config.schema import DEFAULT_RADII
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_text
 from rrcm_dist.reporting.certificates import Certificates, Source
@@ -22,8 +23,6 @@ from rrcm_dist.reporting.published import AUTO, PublishedTable, published_table
 from rrcm_dist.reporting.sources import read_sources
 from rrcm_dist.reporting.summary import Summary, caveats, families, summarise
 from rrcm_dist.reporting.tables import as_document, to_csv, to_json, to_markdown
-
-DEFAULT_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def test_certification_is_as_published(dataset, every, images):
 def test_the_recipes_of_a_dataset_fit_together(dataset):
     pretraining = load_recipe(f"{dataset}/pretrain-b", kind="pretrain")
     certification = load_recipe(f"{dataset}/certify-b", kind="certify")
-    for classifier in certification.workers.classifiers:
+    for classifier in certification.classifiers:
         finetuning = load_recipe(f"{dataset}/finetune-b-sigma{classifier.sigma}", kind="finetune")
         assert finetuning.start_from == pretraining.output
         assert finetuning.sigma == classifier.sigma
