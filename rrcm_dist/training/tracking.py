@@ -1,7 +1,5 @@
-"""Weights & Biases: one run there for one run folder, however often it is started."""
+"""What training tells Weights & Biases: the main rank's metrics, step by step."""
 
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +7,8 @@ from typing import Any
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.distributed.collectives import agree
 from rrcm_dist.distributed.world import World
-from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
-from rrcm_dist.files import write_text
-
-ID_FILE = "wandb-id"
-"""Holds the run's id in Weights & Biases, in the run folder: a copied or moved folder stays the same run."""
+from rrcm_dist.errors import RRCMError
+from rrcm_dist.tracking import start_run
 
 
 class Tracker:
@@ -49,39 +44,14 @@ class Tracker:
 
 
 def _start(recipe: PretrainConfig | FinetuneConfig, folder: Path) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise InvalidInput(
-            "tracking.wandb needs the package wandb: pip install 'rrcm-dist[tracking]', or set tracking.wandb=off"
-        ) from error
-    os.environ.setdefault("WANDB_SILENT", "true")
     tracking = recipe.tracking
     assert tracking.wandb != "off"
-    try:
-        run = wandb.init(
-            project=tracking.project,
-            entity=tracking.entity,
-            name=recipe.name,
-            dir=str(folder),
-            mode=tracking.wandb,
-            config=recipe.model_dump(mode="json"),
-            id=_id_of(folder),
-            resume="allow",
-        )
-    except (wandb.Error, OSError) as error:
-        raise RunFailure(
-            f"Weights & Biases could not be started ({' '.join(str(error).split())}): "
-            "see to `wandb login` and the network, or set tracking.wandb=offline (`wandb sync` sends it later) or off"
-        ) from error
-    run.define_metric("step")
-    run.define_metric("*", step_metric="step")
-    return run
-
-
-def _id_of(folder: Path) -> str:
-    """The same id for every start of a run, so that its curves go on."""
-    file = folder / ID_FILE
-    if not file.exists():
-        write_text(file, secrets.token_hex(8) + "\n")
-    return file.read_text(encoding="utf-8").strip()
+    return start_run(
+        folder,
+        recipe.name,
+        recipe.model_dump(mode="json"),
+        mode=tracking.wandb,
+        project=tracking.project,
+        entity=tracking.entity,
+        step_metric="step",
+    )

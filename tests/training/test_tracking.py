@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,40 +11,22 @@ import pytest
 import torch
 from ranks import run_ranks
 from tiny import pretrain_recipe
+from wandb_runs import told
 
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.distributed.world import World, join_world
 from rrcm_dist.errors import RunFailure
+from rrcm_dist.tracking import ID_FILE
 from rrcm_dist.training.metrics import Metrics
-from rrcm_dist.training.tracking import ID_FILE, Tracker
+from rrcm_dist.training.tracking import Tracker
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
-FILE_HEADER, RECORD_HEADER = 7, "<IHB"
-"""Of W&B's files: LevelDB's log format, one whole record after the other in files shorter than a block of 32 kB."""
 
 
 def tracked(shards: Path, output: Path, mode: str = "offline") -> PretrainConfig:
     recipe = pretrain_recipe(shards, output, steps=4)
     return recipe.model_copy(update={"tracking": recipe.tracking.model_copy(update={"wandb": mode})})
-
-
-def told(run: Path) -> list[dict[str, float]]:
-    """Everything that was logged to Weights & Biases from a run folder, one start after the other."""
-    pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-    history = []
-    for file in sorted((run / "wandb").glob("offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime_ns):
-        content, position = file.read_bytes(), FILE_HEADER
-        assert len(content) < 2**15
-        while position < len(content):
-            _, length, _ = struct.unpack_from(RECORD_HEADER, content, position)
-            position += struct.calcsize(RECORD_HEADER)
-            record = pb.Record.FromString(content[position : position + length])
-            position += length
-            if record.WhichOneof("record_type") == "history":
-                items = {(item.key or item.nested_key[0]): item.value_json for item in record.history.item}
-                history.append({name: json.loads(text) for name, text in items.items() if not name.startswith("_")})
-    return history
 
 
 def test_an_offline_run_holds_all_metrics(digits: Path, tmp_path: Path) -> None:

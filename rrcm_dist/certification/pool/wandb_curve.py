@@ -1,0 +1,124 @@
+"""The running curve of a certification in Weights & Biases: certified accuracy so far at every σ and radius."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rrcm_dist.certification.pool.watching import LevelState, Snapshot
+from rrcm_dist.config.schema import CertifyConfig
+from rrcm_dist.tracking import start_run
+
+SECONDS_BETWEEN_POINTS = 10.0
+"""A certification takes hours; its last point is always told."""
+
+
+class WandbCurve:
+    """A watcher (`watching.Watcher`) that tells Weights & Biases; one run there for one output folder.
+
+    Abscissa is `images_decided`, over all noise levels, so that the curves of a resumed run go on.
+    """
+
+    def __init__(self, recipe: CertifyConfig, folder: Path) -> None:
+        """`recipe.tracking.wandb` is offline or online; `folder` is the run's output folder.
+
+        Raises, before anything is drawn, `InvalidInput` where the package is missing, and `RunFailure` where the
+        service refuses or is out of reach. Afterwards nothing here raises.
+        """
+        tracking = recipe.tracking
+        assert tracking.wandb != "off"
+        self._run: Any = start_run(
+            folder,
+            recipe.name,
+            recipe.model_dump(mode="json"),
+            mode=tracking.wandb,
+            project=tracking.project,
+            entity=tracking.entity,
+            step_metric="images_decided",
+        )
+        self._latest: Snapshot | None = None
+        self._told: Snapshot | None = None
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Tell where the run stands, unless that was told a moment ago."""
+        self._latest = snapshot
+        if self._told is None or snapshot.seconds - self._told.seconds >= SECONDS_BETWEEN_POINTS:
+            self._guarded(lambda: self._tell(snapshot))
+
+    def close(self) -> None:
+        """Tell the last state and the curve over the radii, and finish what is to be sent."""
+        self._guarded(self._finish)
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        self._told = snapshot
+        self._run.log(point(snapshot))
+
+    def _finish(self) -> None:
+        if self._latest is not None:
+            if self._latest is not self._told:
+                self._tell(self._latest)
+            self._tell_curve(self._latest)
+        self._run.finish()
+
+    def _tell_curve(self, snapshot: Snapshot) -> None:
+        levels = [level for level in snapshot.levels if level.decided]
+        if not levels:
+            return
+        import wandb
+
+        chart = wandb.plot.line_series(
+            xs=[list(level.radii) for level in levels],
+            ys=[accuracies(level) for level in levels],
+            keys=[f"σ {level.sigma:g}" for level in levels],
+            title="Certified accuracy at ℓ2 radius",
+            xname="radius",
+        )
+        self._run.log({"certified_accuracy": chart, "images_decided": _decided(snapshot)})
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """A failure is said once and ends the telling, never the certification."""
+        if self._run is None:
+            return
+        try:
+            act()
+        except Exception as error:  # whatever goes wrong in there is no reason to lose draws
+            self._run = None
+            print(
+                f"Weights & Biases failed ({type(error).__name__}: {' '.join(str(error).split())}); the certification "
+                "goes on without it",
+                file=sys.stderr,
+            )
+
+
+def point(snapshot: Snapshot) -> dict[str, float]:
+    """What is told of one moment: rates and counts of the run, then of every noise level, names such as `sigma_0.25/…`.
+
+    Certified accuracy, a share of the images decided so far, is left out while there are none.
+    """
+    values: dict[str, float] = {
+        "images_decided": _decided(snapshot),
+        "images_failed": sum(level.failed for level in snapshot.levels),
+        "seconds": snapshot.seconds,
+        "draws": snapshot.draws,
+        "draws_per_second": snapshot.draws_per_second,
+        "draws_saved": sum(level.draws_saved for level in snapshot.levels),
+        "workers": len(snapshot.worker_draws_per_second),
+        "blocks_retried": snapshot.blocks_retried,
+    }
+    for level in snapshot.levels:
+        name = f"sigma_{level.sigma:g}"
+        values |= {f"{name}/images_decided": level.decided, f"{name}/images_failed": level.failed}
+        values |= {f"{name}/draws": level.draws, f"{name}/draws_saved": level.draws_saved}
+        if level.decided:
+            for radius, accuracy in zip(level.radii, accuracies(level), strict=True):
+                values[f"{name}/certified_accuracy_at_{radius:g}"] = accuracy
+    return values
+
+
+def accuracies(level: LevelState) -> list[float]:
+    """Certified accuracy at each of the level's radii, of the images decided so far."""
+    return [certified / level.decided for certified in level.certified]
+
+
+def _decided(snapshot: Snapshot) -> int:
+    return sum(level.decided for level in snapshot.levels)
