@@ -19,11 +19,13 @@ class Source:
         path: A log, a ledger, or a folder that holds some.
         name: What all runs found there are called; None takes the names from the files.
         sigma: Noise standard deviation on [0, 1] pixels of logs that do not state theirs.
+        alpha: Chance that a certificate is wrong, of logs that do not state theirs.
     """
 
     path: Path
     name: str | None = None
     sigma: float | None = None
+    alpha: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Provenance:
         settings: What is known of how they were made (n0, n, alpha, seed, bound, checkpoint), as text by name.
         dataset: Of a ledger, the data set with published results that its facts fit; None where there is none.
         rounded: True where radii stand in the file with three significant digits at most, so some are rounded up.
+        alpha: Chance that a certificate is wrong; None where not known.
+        mode: "fixed", "adaptive", or "" where not known.
+        fixed_draws: Draws of an image with fixed n, selection included; None where not known.
+        device: Kind of device that made the draws: "cuda", "cpu", or "" where not known.
+        agreement: What `Certificates.agreement` is: "estimate" (successes / n) or "bound" (p_lower).
     """
 
     path: Path
@@ -45,6 +52,11 @@ class Provenance:
     settings: Mapping[str, str] = field(default_factory=dict)
     dataset: str | None = None
     rounded: bool = False
+    alpha: float | None = None
+    mode: str = ""
+    fixed_draws: int | None = None
+    device: str = ""
+    agreement: str = "bound"
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,10 @@ class Certificates:
         predict: int64 (N,), the smoothed classifier's class; `ABSTAIN` where it does not tell.
         radius: float64 (N,), certified ℓ2 radius on [0, 1] pixels, ≥ 0.
         seconds: float64 (N,), time spent on the image; NaN where not known.
+        agreement: float64 (N,), p_A: the probability of the class chosen under noise, as far as it is known (see
+            `Provenance.agreement`); NaN where it is not.
+        draws: float64 (N,), draws spent on the image, selection included; NaN where not known.
+        failures: Images that were given up, with the reason; they count as not certified.
         provenance: Where they came from.
     """
 
@@ -69,7 +85,10 @@ class Certificates:
     predict: NDArray[np.int64]
     radius: NDArray[np.float64]
     seconds: NDArray[np.float64]
+    agreement: NDArray[np.float64]
+    draws: NDArray[np.float64]
     provenance: Provenance
+    failures: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -85,6 +104,11 @@ class Certificates:
     def correct_radius(self) -> NDArray[np.float64]:
         """float64 (N,): the radius where correct, else -1, so that `>= r` is 'certified at r' for every r ≥ 0."""
         return np.where(self.correct, self.radius, -1.0)
+
+    @property
+    def counted_radius(self) -> NDArray[np.float64]:
+        """float64 (N,): the radius where correct, else 0: what the average certified radius is the mean of."""
+        return np.where(self.correct, self.radius, 0.0)
 
     @property
     def images(self) -> int:

@@ -6,6 +6,8 @@ The output folder holds
     report.md      the tables
     report.csv     one line per run
     report.json    everything, with intervals
+    report.tex     the tables, for \\input
+    figures/       the figures, for papers: PDF, SVG and PNG
 """
 
 import math
@@ -17,12 +19,16 @@ from typing import Any
 from rrcm_dist.config.schema import DEFAULT_RADII
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_text
+from rrcm_dist.reporting.caveats import caveats
 from rrcm_dist.reporting.certificates import Certificates, Source
-from rrcm_dist.reporting.page import render_page
+from rrcm_dist.reporting.figures.files import write_figures
+from rrcm_dist.reporting.page.page import render_page
 from rrcm_dist.reporting.published import AUTO, PublishedTable, published_table
-from rrcm_dist.reporting.sources import read_sources
-from rrcm_dist.reporting.summary import Summary, caveats, families, summarise
-from rrcm_dist.reporting.tables import as_document, to_csv, to_json, to_markdown
+from rrcm_dist.reporting.reading.sources import read_sources
+from rrcm_dist.reporting.summary import Summary, families, summarise
+from rrcm_dist.reporting.text.documents import as_document, to_csv, to_json
+from rrcm_dist.reporting.text.latex import to_latex
+from rrcm_dist.reporting.text.markdown import to_markdown
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Report:
     notes: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
-        """All numbers as plain values; `rows` has one entry per run (see `tables.as_document`)."""
+        """All numbers as plain values; `rows` has one entry per run (see `text.documents.as_document`)."""
         return as_document(self.summary)
 
     def json(self) -> str:
@@ -57,20 +63,35 @@ class Report:
 
     def markdown(self) -> str:
         """The tables and notes."""
-        return to_markdown(self.summary, self.title, list(self.notes))
+        return to_markdown(self.summary, self.title, self.notes)
+
+    def latex(self) -> str:
+        """The tables, for \\input."""
+        return to_latex(self.summary, self.title)
 
     def html(self) -> str:
         """The self-contained page."""
         return render_page(self.title, self.runs, self.summary, self.published, self.notes)
 
-    def write(self, folder: str | Path) -> Path:
-        """Write report.html, .md, .csv and .json into `folder` (made if missing); returns the page's path."""
+    def write(self, folder: str | Path, figures: bool = True) -> Path:
+        """Write report.html, .md, .csv, .json, .tex and figures into `folder` (made if missing); returns the page's.
+
+        `figures` False leaves out the figures for papers, which take a few seconds; the page has its own.
+        """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise InvalidInput(f"{folder} is a file: give a folder for the report")
-        pieces = {"md": self.markdown(), "csv": self.csv(), "json": self.json(), "html": self.html()}
+        pieces = {
+            "md": self.markdown(),
+            "csv": self.csv(),
+            "json": self.json(),
+            "tex": self.latex(),
+            "html": self.html(),
+        }
         for suffix, text in pieces.items():
             write_text(folder / f"report.{suffix}", text)
+        if figures:
+            write_figures(folder / "figures", self.runs, self.summary, self.published)
         return folder / "report.html"
 
 

@@ -7,24 +7,45 @@ from itertools import combinations
 import numpy as np
 
 from rrcm_dist.reporting.certificates import Certificates
-from rrcm_dist.reporting.measures import (
-    Estimate,
+from rrcm_dist.reporting.measures.accuracy import (
     abstention_rate,
     average_certified_radius,
     certified_accuracy,
-    median_seconds,
-    paired_difference,
+    certified_counts,
+)
+from rrcm_dist.reporting.measures.bands import simultaneous_band
+from rrcm_dist.reporting.measures.effort import Effort, effort
+from rrcm_dist.reporting.measures.estimates import Estimate
+from rrcm_dist.reporting.measures.guarantees import Guarantee, guarantee
+from rrcm_dist.reporting.measures.pairing import (
+    PairedAccuracy,
+    Pairs,
+    band_half_width,
+    pair,
+    paired_accuracy,
+    paired_radius,
 )
 
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Shares of the images at which the distribution of p_A is told."""
 DRAWS = {"n0": "n0", "n": "n", "alpha": "α"}
 """Settings of the bounds, and how they are shown."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run at one σ; `certified_accuracy` by radius, `median_seconds` NaN where no time is known.
+    """One run at one σ.
 
-    `draws` says n0, n and α, as far as they are known: 'n0 100, n 100000, α 0.001'.
+    Attributes:
+        name, sigma, images: Which run, and on how many images.
+        draws: n0, n and α, as far as they are known: 'n0 100, n 100000, α 0.001'.
+        acr, abstain, clean_accuracy: Average certified radius, abstention rate, certified accuracy at r = 0.
+        certified_accuracy: By radius, each with its own interval.
+        band: By radius, the ends of the band that holds the whole curve.
+        guarantee: Lower bounds of the true certified accuracy; None where α is not known.
+        agreement: p_A at `QUANTILES` of the images, NaN where not known.
+        failed: Images that were given up.
+        effort: What the certificates cost.
     """
 
     name: str
@@ -35,7 +56,11 @@ class Row:
     abstain: Estimate
     clean_accuracy: Estimate
     certified_accuracy: dict[float, Estimate]
-    median_seconds: float
+    band: dict[float, tuple[float, float]]
+    guarantee: Guarantee | None
+    agreement: dict[float, float]
+    failed: int
+    effort: Effort
 
 
 @dataclass(frozen=True)
@@ -49,13 +74,25 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Average certified radius of `name` minus that of `other` at one σ, paired by image."""
+    """`name` minus `other` at one σ, image by image.
+
+    Attributes:
+        name, other, sigma: Which runs.
+        images: How many images they share.
+        difference: Of average certified radius.
+        accuracy: Of certified accuracy, by radius.
+        half_width: Of the band that holds the whole difference curve of certified accuracy.
+        pairs: The images themselves.
+    """
 
     name: str
     other: str
     sigma: float
     images: int
     difference: Estimate
+    accuracy: dict[float, PairedAccuracy]
+    half_width: float
+    pairs: Pairs
 
 
 @dataclass(frozen=True)
@@ -81,10 +118,13 @@ def summarise(runs: Sequence[Certificates], radii: Sequence[float]) -> Summary:
     by_name = families(runs)
     rows = tuple(_row(run, radii) for members in by_name.values() for run in members)
     envelopes = tuple(_envelope(name, [row for row in rows if row.name == name], radii) for name in by_name)
-    return Summary(tuple(radii), rows, envelopes, tuple(_comparisons(by_name)))
+    return Summary(tuple(radii), rows, envelopes, tuple(_comparisons(by_name, radii)))
 
 
 def _row(run: Certificates, radii: Sequence[float]) -> Row:
+    counts = certified_counts(run, radii)
+    low, high = simultaneous_band(counts, run.images)
+    alpha = run.provenance.alpha
     return Row(
         name=run.name,
         sigma=run.sigma,
@@ -94,8 +134,18 @@ def _row(run: Certificates, radii: Sequence[float]) -> Row:
         abstain=abstention_rate(run),
         clean_accuracy=certified_accuracy(run, 0.0),
         certified_accuracy={radius: certified_accuracy(run, radius) for radius in radii},
-        median_seconds=median_seconds(run),
+        band={radius: (float(low[k]), float(high[k])) for k, radius in enumerate(radii)},
+        guarantee=None if alpha is None else guarantee(counts, tuple(radii), run.images, alpha),
+        agreement=_agreement(run),
+        failed=len(run.failures),
+        effort=effort(run),
     )
+
+
+def _agreement(run: Certificates) -> dict[float, float]:
+    """p_A at `QUANTILES` of all images; those of which it is not known abstain, so they stand below all others."""
+    values = np.quantile(np.where(np.isnan(run.agreement), -np.inf, run.agreement), QUANTILES, method="lower")
+    return {share: float(p) if np.isfinite(p) else np.nan for share, p in zip(QUANTILES, values, strict=True)}
 
 
 def _draws(run: Certificates) -> str:
@@ -111,35 +161,19 @@ def _envelope(name: str, rows: Sequence[Row], radii: Sequence[float]) -> Envelop
     return Envelope(name, tuple(row.sigma for row in rows), best)
 
 
-def _comparisons(by_name: dict[str, list[Certificates]]) -> Iterator[Comparison]:
+def _comparisons(by_name: dict[str, list[Certificates]], radii: Sequence[float]) -> Iterator[Comparison]:
     for (name, runs), (other, others) in combinations(by_name.items(), 2):
         for run in runs:
             for rival in others:
-                difference = paired_difference(run, rival) if rival.sigma == run.sigma else None
-                if difference is not None:
-                    yield Comparison(name, other, run.sigma, run.images, difference)
-
-
-def caveats(runs: Sequence[Certificates]) -> list[str]:
-    """What a reader must know before believing the numbers of these very runs, most important first."""
-    said = []
-    fewest = min(run.images for run in runs)
-    points = 100 * 0.5 / np.sqrt(fewest)
-    said.append(
-        f"{fewest} images{' in the smallest run' if len({run.images for run in runs}) > 1 else ''}: "
-        f"the standard error of an accuracy near 50 % is {points:.1f} points."
-    )
-    by_name = families(runs)
-    if any(len(members) > 1 for members in by_name.values()):
-        said.append(
-            "Best of σ is a convention for curves of a data set: it picks the σ after looking, so its interval is "
-            "that of the σ picked and a little optimistic. Every σ stands beside it."
-        )
-    for name, members in by_name.items():
-        if any(not np.array_equal(members[0].image, run.image) for run in members[1:]):
-            said.append(f"The runs of {name} were certified on different images: their envelope mixes test sets.")
-    rounded = sum(run.provenance.rounded for run in runs)
-    if rounded:
-        which = "The radii of these logs" if rounded == len(runs) else f"The radii of {rounded} of {len(runs)} runs"
-        said.append(f"{which} stand in the file with three significant digits: some were rounded up across a radius.")
-    return said
+                pairs = pair(run, rival) if rival.sigma == run.sigma else None
+                if pairs is not None:
+                    yield Comparison(
+                        name=name,
+                        other=other,
+                        sigma=run.sigma,
+                        images=pairs.images,
+                        difference=paired_radius(pairs),
+                        accuracy={radius: paired_accuracy(pairs, radius) for radius in radii},
+                        half_width=band_half_width(pairs),
+                        pairs=pairs,
+                    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rrcm_dist.errors import InvalidInput
-from rrcm_dist.reporting.logs import parse_seconds, read_log
+from rrcm_dist.reporting.reading.logs import parse_seconds, read_log
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 

@@ -7,18 +7,17 @@ import pytest
 from scipy import stats
 
 from rrcm_dist.reporting.certificates import Certificates, Provenance
-from rrcm_dist.reporting.logs import read_log
-from rrcm_dist.reporting.measures import (
+from rrcm_dist.reporting.measures.accuracy import (
     abstention_rate,
     average_certified_radius,
     best_of_sigma_curve,
     certified_accuracy,
     certified_accuracy_curve,
-    mean,
-    median_seconds,
-    paired_difference,
-    wilson_interval,
 )
+from rrcm_dist.reporting.measures.bands import simultaneous_band
+from rrcm_dist.reporting.measures.effort import effort
+from rrcm_dist.reporting.measures.estimates import mean, wilson_interval
+from rrcm_dist.reporting.reading.logs import read_log
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def certificates(radius, correct, sigma=0.5):
     n = len(radius)
     return Certificates(
         "x", sigma, np.arange(n), np.ones(n, int), np.where(correct, 1, 0), np.asarray(radius, float), np.ones(n),
-        Provenance(Path("x"), "log", ""),
+        np.full(n, np.nan), np.full(n, np.nan), Provenance(Path("x"), "log", ""),
     )  # fmt: skip
 
 
@@ -49,7 +48,7 @@ def test_average_certified_radius_is_the_mean_of_correct_times_radius(run):
 
 
 def test_the_median_time_leaves_unknown_times_out(run):
-    assert median_seconds(run) == 2.0
+    assert effort(run).median_seconds == 2.0
 
 
 def test_the_curve_equals_certified_accuracy_at_every_radius(run):
@@ -57,7 +56,8 @@ def test_the_curve_equals_certified_accuracy_at_every_radius(run):
     curve = certified_accuracy_curve(run, radii)
     for k, radius in enumerate(radii):
         estimate = certified_accuracy(run, radius)
-        assert curve[:, k] == pytest.approx([estimate.value, estimate.low, estimate.high])
+        low, high = simultaneous_band(round(estimate.value * run.images), run.images)
+        assert curve[:, k] == pytest.approx([estimate.value, float(low), float(high)])
 
 
 def test_best_of_sigma_is_the_upper_envelope_of_the_curves():
@@ -89,11 +89,3 @@ def test_one_image_has_a_mean_but_no_interval():
     estimate = average_certified_radius(certificates([0.3], [1]))
     assert estimate.value == 0.3
     assert np.isnan(estimate.high)
-
-
-def test_paired_differences_need_the_same_images():
-    one, other = certificates([0.4, 0.6], [1, 1]), certificates([0.1, 0.2], [1, 0])
-    difference = paired_difference(one, other)
-    assert difference is not None
-    assert difference.value == pytest.approx(0.45)
-    assert paired_difference(one, certificates([0.4], [1])) is None

@@ -72,7 +72,8 @@ def test_csv_and_json_hold_the_same_numbers(report):
 
 
 def test_markdown_has_a_line_per_run_and_marks_the_envelope(report):
-    lines = [line for line in report.markdown().splitlines() if line.startswith("|")]
+    first_table = report.markdown().split("\n## ")[0]
+    lines = [line for line in first_table.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     assert len(lines) == 2 + 3 + 1
     assert "50.0 (15.0–85.0)" in lines[2]
@@ -98,10 +99,10 @@ def test_radii_that_cannot_be_are_errors(write_log):
             build_report([Source(path)], radii)
 
 
-def test_the_output_folder_holds_all_four_files(tmp_path, write_log):
+def test_the_output_folder_holds_every_form_and_the_figures(tmp_path, write_log):
     build_report([Source(write_log("sigma_0.25.tsv"))], output=tmp_path / "out" / "deep")
     written = sorted(file.name for file in (tmp_path / "out" / "deep").iterdir())
-    assert written == ["report.csv", "report.html", "report.json", "report.md"]
+    assert written == ["figures", "report.csv", "report.html", "report.json", "report.md", "report.tex"]
 
 
 def test_an_output_that_is_a_file_is_an_error(write_log):

@@ -12,8 +12,8 @@ from rrcm_dist.certification.log import write_log as write_log_of
 from rrcm_dist.certification.statistics.bounds import certified_radius, clopper_pearson_lower
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import Source
+from rrcm_dist.reporting.reading.sources import read_sources
 from rrcm_dist.reporting.report import build_report
-from rrcm_dist.reporting.sources import read_sources
 from rrcm_dist.reporting.tables import terminal_tables
 
 AGREEING = {0: 1000, 1: 900, 2: 400}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rrcm_dist.reporting.names import family_in_path, sigma_in_path
+from rrcm_dist.reporting.reading.names import family_in_path, sigma_in_path
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
 
-from rrcm_dist.reporting import figures
 from rrcm_dist.reporting.certificates import Certificates
-from rrcm_dist.reporting.figures import Look
-from rrcm_dist.reporting.html_tables import accuracy_table, comparison_table, provenance_table, published_comparison
+from rrcm_dist.reporting.page import drawings
+from rrcm_dist.reporting.page.drawings import Look
+from rrcm_dist.reporting.page.tables import accuracy_table, comparison_table, provenance_table, published_comparison
 from rrcm_dist.reporting.published import PublishedTable
 from rrcm_dist.reporting.summary import Row, Summary, families
-from rrcm_dist.reporting.tables import percent, percent_interval, radius_text
+from rrcm_dist.reporting.text.wording import percent, percent_interval, radius_text
 
 HERE = Path(__file__).parent
 HEADLINE_RADIUS = 0.5
@@ -134,11 +134,11 @@ def _curves(runs: Sequence[Certificates], look: Look) -> str:
         "The share of test images, in per cent, that the smoothed classifier gets right and provably keeps right "
         "within every ℓ<sub>2</sub> perturbation of size r. Bands: 95 % Wilson intervals over the choice of images."
     )
-    return _section("Certified accuracy against radius", intro, figures.all_curves(runs, look))
+    return _section("Certified accuracy against radius", intro, drawings.all_curves(runs, look))
 
 
 def _side_by_side(runs: Sequence[Certificates], summary: Summary, look: Look) -> str:
-    body = figures.side_by_side(runs, look)
+    body = drawings.side_by_side(runs, look)
     intro = "The same curves, one noise level at a time, on common axes."
     if body and summary.comparisons:
         body += comparison_table(summary, look)
@@ -147,7 +147,7 @@ def _side_by_side(runs: Sequence[Certificates], summary: Summary, look: Look) ->
 
 def _acr(summary: Summary, look: Look) -> str:
     intro = "Mean of correct × radius, with 95 % intervals (Student t over images); all on one scale that starts at 0."
-    return _section("Average certified radius", intro, figures.acr_rows(summary, look))
+    return _section("Average certified radius", intro, drawings.acr_rows(summary, look))
 
 
 def _numbers_intro(summary: Summary) -> str:
@@ -163,18 +163,18 @@ def _published(runs: Sequence[Certificates], summary: Summary, look: Look, publi
         if not several:
             return ""
         intro = "At every radius the highest curve of any σ: the convention by which papers draw one curve per method."
-        return _section("Best of σ", intro, figures.envelopes(runs, look, None))
+        return _section("Best of σ", intro, drawings.envelopes(runs, look, None))
     intro = (
         f"Each method at its own best of σ at each radius, on {escape(published.title)}. Published values: "
         f"{escape(published.source)}. Test images and n may differ from those here."
     )
-    body = figures.envelopes(runs, look, published) + published_comparison(runs, published)
+    body = drawings.envelopes(runs, look, published) + published_comparison(runs, published)
     return _section("Beside published results", intro, body)
 
 
 def _outcomes(runs: Sequence[Certificates], look: Look) -> str:
     intro = "Every image of a run, by what the smoothed classifier says of it and how far the certificate reaches."
-    return _section("Where the images end up", intro, figures.outcomes(runs, look))
+    return _section("Where the images end up", intro, drawings.outcomes(runs, look))
 
 
 def _version() -> str:

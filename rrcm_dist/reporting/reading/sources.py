@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import Certificates, Source
-from rrcm_dist.reporting.ledgers import is_ledger, read_ledger
-from rrcm_dist.reporting.logs import looks_like_a_log, read_log
-from rrcm_dist.reporting.names import LOG_SUFFIXES
+from rrcm_dist.reporting.reading.ledgers import is_ledger, read_ledger
+from rrcm_dist.reporting.reading.logs import looks_like_a_log, read_log
+from rrcm_dist.reporting.reading.names import LOG_SUFFIXES
 
 
 def read_sources(sources: Sequence[Source]) -> list[Certificates]:
@@ -31,7 +31,10 @@ def read_sources(sources: Sequence[Source]) -> list[Certificates]:
             if (source.name, path) in read or (path not in ledgers and path.parent in beside_ledgers):
                 continue
             read.add((source.name, path))
-            runs += read_ledger(path, source.name) if path in ledgers else read_log(path, source.name, source.sigma)
+            if path in ledgers:
+                runs += read_ledger(path, source.name)
+            else:
+                runs += read_log(path, source.name, source.sigma, source.alpha)
     _check_sigma_used(sources, runs)
     _check_runs_differ(runs)
     return runs

@@ -7,8 +7,8 @@ from html import escape
 import numpy as np
 
 from rrcm_dist.reporting.certificates import Certificates
-from rrcm_dist.reporting.charts import COLOURS, DASHES, Axes, Curve, Points, axes_for, grid, line_chart, nice_step
-from rrcm_dist.reporting.measures import best_of_sigma_curve, certified_accuracy_curve
+from rrcm_dist.reporting.measures.accuracy import best_of_sigma_curve, certified_accuracy_curve
+from rrcm_dist.reporting.page.charts import COLOURS, DASHES, Axes, Curve, Points, axes_for, grid, line_chart, nice_step
 from rrcm_dist.reporting.published import PublishedTable
 from rrcm_dist.reporting.summary import Row, Summary, families
 

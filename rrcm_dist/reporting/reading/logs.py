@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from scipy.special import ndtr
 
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import ABSTAIN, Certificates, Provenance
-from rrcm_dist.reporting.names import family_in_path, sigma_in_path
+from rrcm_dist.reporting.reading.names import family_in_path, sigma_in_path
 
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 REQUIRED = COLUMNS[:5]
@@ -38,15 +39,22 @@ class _Row:
     sigma: float | None
     settings: Mapping[str, str]
     rounded: bool
+    p_lower: float | None
+    successes: int | None
+    n: int | None
+    n0: int | None
 
 
-def read_log(path: Path, name: str | None = None, sigma: float | None = None) -> list[Certificates]:
+def read_log(
+    path: Path, name: str | None = None, sigma: float | None = None, alpha: float | None = None
+) -> list[Certificates]:
     """Read a log: one `Certificates` per noise level in it (more than one only where a column says σ).
 
     Args:
         path: The log.
         name: Name of the run; None takes it from the path.
         sigma: Noise level if neither a column nor the path states one.
+        alpha: Chance that a certificate is wrong, if no column states it.
 
     Raises:
         InvalidInput: The file is no such log, a line is damaged, an image occurs twice, or no σ is known.
@@ -62,7 +70,7 @@ def read_log(path: Path, name: str | None = None, sigma: float | None = None) ->
         rows_by_sigma.setdefault(level, []).append(row)
     if not rows_by_sigma:
         raise InvalidInput(f"{path} holds no certificates: it is empty, or has a header only")
-    return [_certificates(path, name, level, rows) for level, rows in sorted(rows_by_sigma.items())]
+    return [_certificates(path, name, level, alpha, rows) for level, rows in sorted(rows_by_sigma.items())]
 
 
 def looks_like_a_log(path: Path) -> bool:
@@ -159,6 +167,10 @@ def _row(line: int, cells: dict[str, str]) -> _Row:
         sigma=next((_number(cells, column) for column in SIGMA_COLUMNS if column in cells), None),
         settings={column: cells[column] for column in SETTING_COLUMNS if column in cells},
         rounded=len(re.sub(r"e.*$|[^0-9]", "", cells["radius"].lower()).strip("0")) <= 3,
+        p_lower=_optional_probability(cells, "p_lower"),
+        successes=_optional_count(cells, "successes"),
+        n=_optional_count(cells, "n"),
+        n0=_optional_count(cells, "n0"),
     )
 
 
@@ -184,6 +196,17 @@ def _whole_number(cells: dict[str, str], column: str) -> int:
     return int(value)
 
 
+def _optional_count(cells: dict[str, str], column: str) -> int | None:
+    """The cell where it is a count; a further column of that name may mean anything."""
+    text = cells.get(column, "")
+    return int(text) if text.isdecimal() else None
+
+
+def _optional_probability(cells: dict[str, str], column: str) -> float | None:
+    text = cells.get(column, "")
+    return float(text) if _is_number(text) and 0 <= float(text) <= 1 else None
+
+
 def _number(cells: dict[str, str], column: str) -> float:
     if not _is_number(cells[column]):
         raise ValueError(f"{column} is {cells[column]!r}, expected a number")
@@ -197,14 +220,12 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _certificates(path: Path, name: str | None, sigma: float, rows: list[_Row]) -> Certificates:
+def _certificates(path: Path, name: str | None, sigma: float, alpha: float | None, rows: list[_Row]) -> Certificates:
     if sigma <= 0:
         raise InvalidInput(f"{path}: σ = {sigma:g} cannot be, it must be above 0")
     _check_each_image_once(path, sigma, rows)
     rows = sorted(rows, key=lambda row: row.image)
-    provenance = replace(
-        file_provenance(path, "log"), settings=_common_settings(rows), rounded=all(row.rounded for row in rows)
-    )
+    agreement, known_as = _agreement(rows, sigma)
     return Certificates(
         name=name or family_in_path(path, sigma),
         sigma=sigma,
@@ -213,8 +234,36 @@ def _certificates(path: Path, name: str | None, sigma: float, rows: list[_Row]) 
         predict=np.array([row.predict for row in rows], dtype=np.int64),
         radius=np.array([row.radius for row in rows], dtype=np.float64),
         seconds=np.array([row.seconds for row in rows], dtype=np.float64),
-        provenance=provenance,
+        agreement=agreement,
+        draws=np.array([math.nan if row.n is None else row.n + (row.n0 or 0) for row in rows], dtype=np.float64),
+        provenance=replace(_provenance(path, rows, alpha), agreement=known_as),
     )
+
+
+def _provenance(path: Path, rows: list[_Row], alpha: float | None) -> Provenance:
+    settings = _common_settings(rows)
+    if alpha is not None:
+        settings.setdefault("alpha", f"{alpha:g}")
+    stated = settings.get("alpha")
+    drawn = {(row.n, row.n0) for row in rows}
+    n, n0 = drawn.pop() if len(drawn) == 1 else (None, None)
+    return replace(
+        file_provenance(path, "log"),
+        settings=settings,
+        rounded=all(row.rounded for row in rows),
+        alpha=float(stated) if stated is not None and _is_number(stated) and 0 < float(stated) < 1 else None,
+        fixed_draws=None if n is None else n + (n0 or 0),
+    )
+
+
+def _agreement(rows: list[_Row], sigma: float) -> tuple[np.ndarray, str]:
+    """float64 (N,): p_A from the counts where they stand there, else its lower bound, from its column or Φ(R/σ)."""
+    counted = [row.successes / row.n for row in rows if row.successes is not None and row.n]
+    if len(counted) == len(rows) and max(counted) <= 1:
+        return np.array(counted), "estimate"
+    radii = np.array([row.radius if row.predict != ABSTAIN else math.nan for row in rows])
+    stated = np.array([math.nan if row.p_lower is None else row.p_lower for row in rows])
+    return np.where(np.isnan(stated), ndtr(radii / sigma), stated), "bound"
 
 
 def _check_each_image_once(path: Path, sigma: float, rows: list[_Row]) -> None:

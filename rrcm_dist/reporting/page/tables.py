@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from html import escape
 
 from rrcm_dist.reporting.certificates import Certificates
-from rrcm_dist.reporting.figures import Look
-from rrcm_dist.reporting.measures import certified_accuracy
+from rrcm_dist.reporting.measures.accuracy import certified_accuracy
+from rrcm_dist.reporting.page.drawings import Look
 from rrcm_dist.reporting.published import PublishedTable
 from rrcm_dist.reporting.summary import Envelope, Row, Summary, families
-from rrcm_dist.reporting.tables import best_sigma, percent, percent_interval, radius_text, seconds_text
+from rrcm_dist.reporting.text.wording import best_sigma, percent, percent_interval, radius_text, seconds_text
 
 UNKNOWN = '<span class="soft">–</span>'
 
@@ -91,7 +91,7 @@ def _run_line(row: Row, look: Look, highest: dict[float, float]) -> str:
     return (
         f'<tr><th scope="row">{_swatch(look, row.sigma)}{row.sigma:g}</th><td>{row.images:,}</td>'
         f"<td><b>{row.acr.value:.3f}</b>{acr}</td><td>{percent(row.abstain)} %</td>{accuracies}"
-        f"<td>{seconds_text(row.median_seconds)}</td></tr>"
+        f"<td>{seconds_text(row.effort.median_seconds)}</td></tr>"
     )
 
 

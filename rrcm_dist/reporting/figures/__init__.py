@@ -1,0 +1,1 @@
+"""Figures for papers, drawn with matplotlib: PDF, SVG and PNG, the same bytes from the same numbers."""

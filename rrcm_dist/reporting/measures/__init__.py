@@ -1,0 +1,1 @@
+"""What certificates add up to: numbers with their uncertainty, each with its formula and source."""

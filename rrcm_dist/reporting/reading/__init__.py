@@ -1,0 +1,1 @@
+"""Runs from logs and ledgers: what is found, read and refused."""
