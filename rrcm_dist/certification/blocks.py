@@ -61,3 +61,11 @@ def unpack_counts(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("these bytes are no packed counts")
     pairs = np.frombuffer(packed, dtype=f"<u{packed[0]}", offset=1)
     return pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
+
+
+def spread_counts(packed: bytes, classes: int) -> np.ndarray:
+    """Counts int64 (classes,) of `pack_counts`; raises ValueError or IndexError for bytes that are not of that form."""
+    occurring, counts = unpack_counts(packed)
+    spread = np.zeros(classes, dtype=np.int64)
+    spread[occurring] = counts
+    return spread

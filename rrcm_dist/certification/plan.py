@@ -1,32 +1,26 @@
-"""Which blocks an image needs at one σ, and which of them are still to be drawn."""
+"""Which blocks an image needs at one σ: fixed in advance by the recipe, and in mode adaptive the most it may need."""
 
-from collections.abc import Iterator, Mapping
+from rrcm_dist.certification.blocks import Stage
+from rrcm_dist.certification.statistics.stopping import block_sizes
 
-from rrcm_dist.certification.blocks import Block, Stage
-
-HeldBlocks = Mapping[tuple[Stage, int], int]
-"""What a ledger holds of one image at one σ: (stage, block number) → draws."""
-
-
-def block_draws(total: int, block: int) -> list[int]:
-    """Draws of each block of a stage of `total` draws: all `block`, the last one shorter where it does not divide."""
-    return [min(block, total - first) for first in range(0, total, block)]
+PlannedBlocks = tuple[tuple[Stage, int, int], ...]
+"""(stage, number within the stage, draws) in the order in which they are drawn."""
 
 
-def planned_draws(n0: int, n: int, block: int) -> dict[Stage, list[int]]:
-    """Draws of each block of each stage, in the order in which they are drawn."""
-    return {Stage.SELECTION: block_draws(n0, block), Stage.ESTIMATION: block_draws(n, block)}
+def planned_blocks(n0: int, n: int, block: int, first_block: int = 0, growth: float = 0.0) -> PlannedBlocks:
+    """Selection blocks, then estimation blocks.
 
-
-def missing_blocks(
-    image: int, key: str, sigma: float, planned: Mapping[Stage, list[int]], held: HeldBlocks
-) -> Iterator[Block]:
-    """The planned blocks of an image that are not held with as many draws, in the order in which they are drawn.
-
-    A held block is short of its plan only where it was the last one of a smaller n; it is then drawn anew as a whole,
-    and its first draws are the same.
+    Blocks have `block` draws, the last of a stage is shorter where that does not divide. In mode adaptive, which
+    `first_block` > 0 stands for, the estimation blocks grow from `first_block` by the share `growth` up to `block`.
     """
-    for stage, sizes in planned.items():
-        for number, draws in enumerate(sizes):
-            if held.get((stage, number), 0) < draws:
-                yield Block(image, key, sigma, stage, number, draws)
+    selection = _equal_sizes(n0, block)
+    estimation = block_sizes(n, first_block, growth, block) if first_block else _equal_sizes(n, block)
+    return tuple(
+        (stage, number, draws)
+        for stage, sizes in ((Stage.SELECTION, selection), (Stage.ESTIMATION, estimation))
+        for number, draws in enumerate(sizes)
+    )
+
+
+def _equal_sizes(total: int, block: int) -> list[int]:
+    return [min(block, total - first) for first in range(0, total, block)]

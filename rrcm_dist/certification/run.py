@@ -1,36 +1,39 @@
-"""Certification in one process: what is missing is drawn, counted and put into the ledger; logs are written from it.
+"""Certification as a whole: what is missing is drawn, counted and put into the ledger; logs are written from it.
 
 The output folder:
 
-    ledger.sqlite        every block's counts (see `ledger_file`), readable while it is written
+    ledger.sqlite        every block's counts (see `ledger.file`), readable while it is written
     ledger.sqlite.lock   held by the process that writes
     sigma_0.25.tsv …     one log a noise level, written when all its images are done
 """
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from rrcm_dist.certification.blocks import Block
 from rrcm_dist.certification.images import ImageSet, describe_selection, images_of_shards
 from rrcm_dist.certification.ledger.file import RunIdentity
-from rrcm_dist.certification.ledger.reader import LedgerReader
+from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
 from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.log import log_name, write_log
-from rrcm_dist.certification.plan import missing_blocks, planned_draws
+from rrcm_dist.certification.plan import planned_blocks
+from rrcm_dist.certification.pool.crew import Crew, OwnProcess
+from rrcm_dist.certification.pool.driver import Driver, Level
+from rrcm_dist.certification.pool.progress import ProgressWatcher
+from rrcm_dist.certification.pool.ray_pool import RayPool
+from rrcm_dist.certification.pool.watching import Watcher
 from rrcm_dist.certification.statistics.certificates import Certificate
+from rrcm_dist.certification.statistics.stopping import AdaptiveRule
+from rrcm_dist.certification.status import LEDGER_FILE
 from rrcm_dist.certification.workers.classifiers import build_classifier, check_image_size, identity_hash, source_of
-from rrcm_dist.certification.workers.counting import BlockCounter
+from rrcm_dist.certification.workers.worker import CountingRules, CountingWorker
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.data.index import load_index
-from rrcm_dist.progress import Bar, progress_bar
-
-LEDGER_FILE = "ledger.sqlite"
+from rrcm_dist.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class CertifiedSigma:
     sigma: float
     log: Path
     certificates: list[Certificate]
-    """One an image of the ledger that has all its draws, by sample id."""
+    """One an image of the ledger that needs no further draw, by sample id."""
+    failed: list[FailedImage]
+    """Images that were given up; the next start tries them again."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,19 @@ class CertificationResult:
 
 
 def certify(
-    config: CertifyConfig, device: torch.device, images: ImageSet | None = None, show: bool = True
+    config: CertifyConfig,
+    device: torch.device | None = None,
+    images: ImageSet | None = None,
+    show: bool = True,
+    pool: RayPool | None = None,
+    audit_every: int = 0,
 ) -> CertificationResult:
     """Certify the recipe's images at each of its noise levels; draw only what the ledger in `config.output` lacks.
 
-    `images` stands in for the recipe's shards. May be killed at any time and called again: the ledger ends with the
-    same counts. Raises `InvalidInput` and `RunFailure`; what was counted before stays in the ledger.
+    This process counts, on `device` (None: the CPU), or the workers of `pool`. `images` stands in for the recipe's
+    shards. `audit_every` k > 0 has every k-th block counted by a second worker and compared. May be killed at any time
+    and called again: the ledger ends with the same counts. Raises `InvalidInput` and `RunFailure`; what was counted
+    before stays in the ledger.
     """
     for c in config.classifiers:
         check_image_size(c, config.image_size)
@@ -66,85 +78,103 @@ def certify(
         images = images_of_shards(load_index(config.data), config.image_size, config.images)
     if show:
         print(describe_selection(config.images, images), file=sys.stderr)
-    classifiers = {c.sigma: build_classifier(c, config.attention, device, config.precision) for c in config.classifiers}
     ledger_path = Path(config.output) / LEDGER_FILE
-    levels = []
-    with Ledger(ledger_path, run_identity(config, images, device), config.n, config.name) as ledger:
-        for c in config.classifiers:
-            identity = identity_hash(classifiers[c.sigma], source_of(c), config.image_size, device)
-            ledger.set_classifier(c.sigma, identity, source_of(c))
-        ledger.add_images((image.image, image.key, image.label) for image in images.images)
-        work = {sigma: missing(ledger, config, images, sigma) for sigma in classifiers}
-        with _progress(config, images, work, show) as progress:
-            for c in config.classifiers:
-                sigma = c.sigma
-                counter = BlockCounter(
-                    classifiers[sigma], config.seed, images.classes, device, config.device_batch, config.precision,
-                    source_of(c),
-                )  # fmt: skip
-                _draw(ledger, counter, images, work[sigma], progress)
-                ledger.commit()
-                levels.append(_write_log(ledger_path, sigma))
-    return CertificationResult(ledger_path, levels)
+    with ExitStack() as stack:
+        kind = stack.enter_context(pool.started(show)) if pool else (device or torch.device("cpu")).type
+        classifiers, identities = _classifiers(config, device if pool is None else None)
+        ledger = stack.enter_context(_ledger(ledger_path, config, images, kind, identities))
+        rules = CountingRules(config.seed, images.classes, config.device_batch, config.precision)
+        crew: Crew
+        if pool is not None:
+            crew = pool.crew(config, rules, identities)
+        else:
+            crew = OwnProcess(CountingWorker(classifiers.__getitem__, _sources(config), rules, device or CPU))
+        stack.callback(crew.close)
+        with _watchers(config, pool) as watchers:
+            driver = Driver(ledger, images, _levels(config), crew, watchers, audit_every)
+            left = driver.queue.draws_left
+            most = len(images.images) * len(config.classifiers) * (config.n0 + config.n)
+            with progress_bar("certify", most, most - left, "draws", show and left > 0) as bar:
+                watchers.append(ProgressWatcher(bar, left))
+                driver.run()
+    return CertificationResult(ledger_path, [_write_log(ledger_path, c.sigma) for c in config.classifiers])
 
 
-def run_identity(config: CertifyConfig, images: ImageSet, device: torch.device) -> RunIdentity:
-    """What the counts of this recipe on this kind of device must share with those already in a ledger."""
+CPU = torch.device("cpu")
+
+
+def run_identity(config: CertifyConfig, images: ImageSet, kind: str) -> RunIdentity:
+    """What the counts of this recipe on this kind of device (cpu or cuda) share with those already in a ledger."""
+    adaptive = config.mode == "adaptive"
     return RunIdentity(
         seed=config.seed, n0=config.n0, alpha=config.alpha, block=config.block, dataset=images.identity,
-        classes=images.classes, image_size=config.image_size, noise=device.type, precision=config.precision,
+        classes=images.classes, image_size=config.image_size, noise=kind, precision=config.precision, mode=config.mode,
+        first_block=config.adaptive.first_block if adaptive else 0, growth=config.adaptive.growth if adaptive else 0.0,
     )  # fmt: skip
 
 
-def missing(ledger: Ledger, config: CertifyConfig, images: ImageSet, sigma: float) -> dict[int, list[Block]]:
-    """The blocks that the ledger lacks at `sigma`, by image; images that lack none are left out."""
-    planned = planned_draws(config.n0, config.n, config.block)
-    work = {}
-    for image in images.images:
-        blocks = list(missing_blocks(image.image, image.key, sigma, planned, ledger.held(sigma, image.image)))
-        if blocks:
-            work[image.image] = blocks
-    return work
+def _classifiers(
+    config: CertifyConfig, device: torch.device | None
+) -> tuple[Mapping[float, torch.nn.Module], Mapping[float, str]]:
+    """The classifiers on `device` and what the ledger knows them by; with no device only the latter, one at a time."""
+    kept, identities = {}, {}
+    for c in config.classifiers:
+        attention = config.attention if device else "sdpa"
+        classifier = build_classifier(c, attention, device or CPU, config.precision)
+        identities[c.sigma] = identity_hash(classifier, source_of(c), config.image_size, device or CPU)
+        if device:
+            kept[c.sigma] = classifier
+    return kept, identities
 
 
-def _draw(
-    ledger: Ledger, counter: BlockCounter, images: ImageSet, work: dict[int, list[Block]], progress: "_Progress"
-) -> None:
-    for sample_id, pixels in images.read(list(work)):
-        for block in work[sample_id]:
-            ledger.add([counter.count(pixels, block)])
-            progress.count(block, ends_image=block is work[sample_id][-1])
+@contextmanager
+def _ledger(
+    path: Path, config: CertifyConfig, images: ImageSet, kind: str, identities: Mapping[float, str]
+) -> Iterator[Ledger]:
+    settings = {"radii": config.radii, "adaptive": _rule_settings(config)}
+    with Ledger(path, run_identity(config, images, kind), config.n, config.name, settings) as ledger:
+        for c in config.classifiers:
+            ledger.set_classifier(c.sigma, identities[c.sigma], source_of(c))
+        ledger.add_images((image.image, image.key, image.label) for image in images.images)
+        yield ledger
+
+
+def _levels(config: CertifyConfig) -> list[Level]:
+    adaptive = config.mode == "adaptive"
+    growth = (config.adaptive.first_block, config.adaptive.growth) if adaptive else ()
+    planned = planned_blocks(config.n0, config.n, config.block, *growth)
+
+    def rule(sigma: float) -> AdaptiveRule | None:
+        given = _rule_settings(config)
+        return AdaptiveRule.of(sigma, config.radii, config.n, config.alpha, **given) if adaptive else None
+
+    return [Level(c.sigma, planned, config.alpha, config.radii, rule(c.sigma)) for c in config.classifiers]
+
+
+def _rule_settings(config: CertifyConfig) -> dict[str, float]:
+    """What the stopping rule is told besides radii, n and α."""
+    return config.adaptive.model_dump(exclude={"first_block", "growth"})
+
+
+def _sources(config: CertifyConfig) -> dict[float, str]:
+    return {c.sigma: source_of(c) for c in config.classifiers}
+
+
+@contextmanager
+def _watchers(config: CertifyConfig, pool: RayPool | None) -> Iterator[list[Watcher]]:
+    watchers: list[Watcher] = []
+    try:
+        if pool is not None:
+            watchers.append(pool.metrics(config.name))
+        yield watchers
+    finally:
+        for watcher in watchers:
+            watcher.close()
 
 
 def _write_log(ledger_path: Path, sigma: float) -> CertifiedSigma:
     with LedgerReader(ledger_path) as reader:
-        certificates = reader.certificates(sigma)
+        certificates, failed = reader.certificates(sigma), reader.failures(sigma)
     log = ledger_path.parent / log_name(sigma)
     write_log(log, certificates)
-    return CertifiedSigma(sigma, log, certificates)
-
-
-@contextmanager
-def _progress(
-    config: CertifyConfig, images: ImageSet, work: dict[float, dict[int, list[Block]]], show: bool
-) -> Iterator["_Progress"]:
-    certificates = len(images.images) * len(work)
-    unfinished = sum(len(level) for level in work.values())
-    missing_now = sum(len(blocks) for level in work.values() for blocks in level.values())
-    blocks = certificates * sum(len(draws) for draws in planned_draws(config.n0, config.n, config.block).values())
-    with progress_bar("certify", blocks, blocks - missing_now, "blocks", show and missing_now > 0) as bar:
-        yield _Progress(bar, certificates - unfinished, certificates)
-
-
-class _Progress:
-    """What stands beside the bar: images done of those asked for, over all noise levels, and draws per second."""
-
-    def __init__(self, bar: Bar, images_done: int, images: int) -> None:
-        self._bar, self._images_done, self._images = bar, images_done, images
-        self._draws, self._start = 0, time.perf_counter()
-
-    def count(self, block: Block, ends_image: bool) -> None:
-        self._draws += block.draws
-        self._images_done += ends_image
-        rate = self._draws / max(time.perf_counter() - self._start, 1e-9)
-        self._bar.advance(1, f"images {self._images_done}/{self._images}  {rate:,.0f} draws/s")
+    return CertifiedSigma(sigma, log, certificates, failed)

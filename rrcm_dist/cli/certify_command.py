@@ -1,6 +1,7 @@
 """`rrcm certify`."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,26 +12,47 @@ from rrcm_dist.cli.options import (
     GpuKindOption,
     GpusOption,
     OverridesArgument,
-    RecipeArgument,
 )
 from rrcm_dist.config.schema import CertifyConfig
-from rrcm_dist.errors import InvalidInput
+from rrcm_dist.errors import InvalidInput, RunFailure
 
 if TYPE_CHECKING:
+    from rrcm_dist.certification.pool.ray_pool import RayPool
     from rrcm_dist.certification.run import CertificationResult
 
+FAILURES_SHOWN = 10
 WIDTH_OF_A_FILE = 160
 """Columns to print where the output is no terminal, so that no table is cut."""
 
 
 def command(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Recipe: a YAML file, or a name such as cifar10/certify-b.", show_default=False),
+    ] = None,
     overrides: OverridesArgument = None,
     dry_run: DryRunOption = False,
     device: DeviceOption = "auto",
-    radii: Annotated[
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Ray workers, one a GPU or a CPU; 0: this process.",
+            show_default="GPUs, if more than one; else 0",
+        ),
+    ] = None,
+    address: Annotated[
         str | None,
-        typer.Option(help="ℓ2 radii of the table at the end, comma-separated.", show_default="those of rrcm report"),
+        typer.Option(metavar="HOST:PORT|auto", help="Running Ray cluster to use: all its GPUs, if it has any."),
+    ] = None,
+    cpus_per_worker: Annotated[int, typer.Option(min=1, help="CPUs and threads of a worker on CPU.")] = 1,
+    dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard with a Ray of one's own.")] = True,
+    audit: Annotated[int, typer.Option(min=0, help="Have every k-th block counted by a second worker; 0: none.")] = 0,
+    radii: Annotated[
+        str | None, typer.Option(help="ℓ2 radii, comma-separated: radii of the recipe.", show_default=False)
+    ] = None,
+    status: Annotated[
+        Path | None, typer.Option(metavar="LEDGER", help="Show where a run stands, from any shell, and stop.")
     ] = None,
     gpus: GpusOption = 8,
     gpu: GpuKindOption = "A800",
@@ -44,15 +66,20 @@ def command(
 
     rrcm certify cifar10/certify-b data=SHARDS output=RUN 'classifiers=[{sigma: 0.25, function: my_nets:resnet}]'
 
-    OUTPUT/ledger.sqlite holds every count, OUTPUT/sigma_0.25.tsv … one log a noise level. Ended at any time, by any
-    means, the same command goes on from there; with a larger n, more images or another noise level it draws only what
-    is missing. `rrcm report OUTPUT` makes tables and a page.
-    """
-    from rrcm_dist.config.load import load_recipe
+    mode=adaptive stops each image as soon as its draws have decided every radius, with the same guarantee.
 
-    loaded = load_recipe(recipe, overrides or (), kind="certify")
-    assert isinstance(loaded, CertifyConfig)
-    chosen = _radii(radii, loaded)
+    With several GPUs, or --workers, it starts a Ray of its own on this machine; --address uses a running cluster, whose
+    nodes may come and go meanwhile. OUTPUT/ledger.sqlite holds every count, OUTPUT/sigma_0.25.tsv … one log a noise
+    level. Ended at any time, by any means, the same command goes on from there; with a larger n, more images or another
+    noise level it draws only what is missing. `rrcm report OUTPUT` makes tables and a page, and
+    `rrcm certify --status OUTPUT` tells from another shell where it stands.
+    """
+    if status is not None:
+        _show_status(status)
+        return
+    if recipe is None:
+        raise InvalidInput("name a recipe, such as cifar10/certify-b or my.yaml; `rrcm certify --help` says more")
+    loaded = _load(recipe, [*(overrides or ()), *_radii_override(radii)])
     if dry_run:
         from rrcm_dist.cli.dry_run import show_costs
 
@@ -61,37 +88,82 @@ def command(
     from rrcm_dist.certification.run import certify
     from rrcm_dist.distributed.world import choose_device
 
-    _show(certify(loaded, choose_device(device)), chosen)
+    pool = _pool(address, workers, cpus_per_worker, device, dashboard)
+    result = certify(loaded, None if pool else choose_device(device), pool=pool, audit_every=audit)
+    _show(result, loaded)
 
 
-def _radii(text: str | None, recipe: CertifyConfig) -> list[float] | None:
+def _load(recipe: str, overrides: list[str]) -> CertifyConfig:
     from rrcm_dist.certification.statistics.bounds import check_radii
+    from rrcm_dist.config.load import load_recipe
 
+    loaded = load_recipe(recipe, overrides, kind="certify")
+    assert isinstance(loaded, CertifyConfig)
+    if "radii" in loaded.model_fields_set:
+        check_radii(list(loaded.radii), loaded.n, loaded.alpha, [c.sigma for c in loaded.classifiers])
+    return loaded
+
+
+def _radii_override(text: str | None) -> list[str]:
     if text is None:
-        return None
+        return []
     try:
         radii = [float(piece) for piece in text.split(",") if piece.strip()]
     except ValueError as error:
         raise InvalidInput(f"--radii {text!r} is not a list of numbers, as in 0,0.25,0.5") from error
-    check_radii(radii, recipe.n, recipe.alpha, [c.sigma for c in recipe.classifiers])
-    return radii
+    if not radii:
+        raise InvalidInput("no radius was given: give at least one, as 0.5")
+    return [f"radii={radii}"]
 
 
-def _show(result: "CertificationResult", radii: list[float] | None) -> None:
+def _pool(
+    address: str | None, workers: int | None, cpus_per_worker: int, device: str, dashboard: bool
+) -> "RayPool | None":
+    """The Ray to use; None where this process is to count alone."""
+    if workers == 0 and address is not None:
+        raise InvalidInput("--workers 0 counts in this process, --address on a cluster: leave one of them out")
+    if workers is None and address is None:
+        import torch
+
+        if device == "cpu" or torch.cuda.device_count() < 2:
+            return None
+    elif workers == 0:
+        return None
+    from rrcm_dist.certification.pool.ray_pool import RayPool
+
+    return RayPool(address, workers, cpus_per_worker, device, dashboard)
+
+
+def _show_status(path: Path) -> None:
+    from rrcm_dist.certification.status import describe_status, read_status
+
+    print(describe_status(read_status(path)))
+
+
+def _show(result: "CertificationResult", recipe: CertifyConfig) -> None:
     from rich.console import Console
 
     from rrcm_dist.reporting.certificates import Source
-    from rrcm_dist.reporting.report import DEFAULT_RADII, build_report
+    from rrcm_dist.reporting.report import build_report
     from rrcm_dist.reporting.tables import terminal_tables
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
-    report = build_report([Source(result.ledger)], DEFAULT_RADII if radii is None else radii, dataset="none")
-    console.print(
-        "Certified accuracy in % at ℓ2 radius (±: the wider half of the 95 % Wilson interval)", highlight=False
-    )
-    for table in terminal_tables(report.summary):
-        console.print(table)
+    failed = [(level.sigma, image) for level in result.levels for image in level.failed]
+    if any(level.certificates for level in result.levels):
+        report = build_report([Source(result.ledger)], recipe.radii, dataset="none")
+        console.print(
+            "Certified accuracy in % at ℓ2 radius (±: the wider half of the 95 % Wilson interval)", highlight=False
+        )
+        for table in terminal_tables(report.summary):
+            console.print(table)
     for level in result.levels:
-        seconds = sum(c.seconds for c in level.certificates) / len(level.certificates)
-        console.print(f"σ {level.sigma:g}: {seconds:.3g} s per image, {level.log}", highlight=False, soft_wrap=True)
+        if level.certificates:
+            seconds = sum(c.seconds for c in level.certificates) / len(level.certificates)
+            console.print(f"σ {level.sigma:g}: {seconds:.3g} s per image, {level.log}", highlight=False, soft_wrap=True)
     console.print(f"ledger: {result.ledger}", highlight=False, soft_wrap=True)
+    if failed:
+        lines = [f"image {f.image} ({f.key}) at sigma {sigma:g}: {f.reason}" for sigma, f in failed[:FAILURES_SHOWN]]
+        if len(failed) > FAILURES_SHOWN:
+            lines.append(f"and {len(failed) - FAILURES_SHOWN} more: `rrcm certify --status {result.ledger}` has them")
+        head = f"{len(failed)} images were given up and count as not certified; the same command tries them again:"
+        raise RunFailure("\n  ".join([head, *lines]))

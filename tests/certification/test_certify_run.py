@@ -13,10 +13,10 @@ import pytest
 import torch
 from certification_models import small
 
-from rrcm_dist.certification.blocks import Stage
+from rrcm_dist.certification.blocks import Block, Stage
 from rrcm_dist.certification.images import images_of_tensor
 from rrcm_dist.certification.ledger.reader import LedgerReader
-from rrcm_dist.certification.plan import missing_blocks, planned_draws
+from rrcm_dist.certification.plan import planned_blocks
 from rrcm_dist.certification.run import certify
 from rrcm_dist.certification.statistics.bounds import certified_radius, clopper_pearson_lower
 from rrcm_dist.certification.workers.counting import BlockNoise
@@ -53,12 +53,10 @@ def stored_counts(output):
         }
 
 
-def test_the_last_block_of_a_stage_is_short_and_held_blocks_are_left_out():
-    planned = planned_draws(n0=20, n=250, block=100)
-    assert planned == {Stage.SELECTION: [20], Stage.ESTIMATION: [100, 100, 50]}
-    blocks = list(missing_blocks(3, "three", 0.5, planned, {(Stage.SELECTION, 0): 20, (Stage.ESTIMATION, 1): 100}))
-    assert [(b.stage, b.number, b.draws) for b in blocks] == [(Stage.ESTIMATION, 0, 100), (Stage.ESTIMATION, 2, 50)]
-    assert {(b.image, b.key, b.sigma) for b in blocks} == {(3, "three", 0.5)}
+def test_the_last_block_of_a_stage_is_short():
+    assert planned_blocks(n0=20, n=250, block=100) == (
+        (Stage.SELECTION, 0, 20), (Stage.ESTIMATION, 0, 100), (Stage.ESTIMATION, 1, 100), (Stage.ESTIMATION, 2, 50),
+    )  # fmt: skip
 
 
 def test_certificates_are_those_of_the_plain_algorithm(tmp_path):
@@ -68,7 +66,8 @@ def test_certificates_are_those_of_the_plain_algorithm(tmp_path):
         assert [c.image for c in level.certificates] == [0, 4, 8]
         for found in level.certificates:
             counts = {Stage.SELECTION: torch.zeros(10, dtype=int), Stage.ESTIMATION: torch.zeros(10, dtype=int)}
-            for block in missing_blocks(found.image, found.key, level.sigma, planned_draws(20, 250, 100), {}):
+            for stage, number, draws in planned_blocks(20, 250, 100):
+                block = Block(found.image, found.key, level.sigma, stage, number, draws)
                 noise = BlockNoise(CPU, 0, block).draw(block.draws, PIXELS.shape[1:])
                 with torch.no_grad():
                     logits = classifier(PIXELS[found.image].float() / 255 + level.sigma * noise)
@@ -177,10 +176,44 @@ def test_what_was_counted_before_a_failure_stays(tmp_path, monkeypatch):
             return self.inner(x) * (float("nan") if self.calls > 12 else 1.0)
 
     monkeypatch.setattr("certification_models.slow", FailsLater)
-    with pytest.raises(RunFailure, match="not finite"):
-        run(recipe(tmp_path, function="slow"))
+    result = run(recipe(tmp_path, function="slow"))
     assert blocks_held(tmp_path / "ledger.sqlite") > 0
+    given_up = {(level.sigma, failed.image): failed.reason for level in result.levels for failed in level.failed}
+    certified = {(level.sigma, c.image) for level in result.levels for c in level.certificates}
+    assert len(given_up) + len(certified) == 6
+    assert given_up
+    assert all("3 tries failed" in reason and "not finite" in reason for reason in given_up.values())
     monkeypatch.setattr("certification_models.slow", small)
+
+
+def test_images_that_failed_are_tried_again_by_the_next_start(tmp_path):
+    class FailsAtFirst(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.bad = small(), True
+
+        def forward(self, x):
+            return self.inner(x) * (float("nan") if self.bad and x[0, 0, 0, 0] > 0.5 else 1.0)
+
+    network = FailsAtFirst()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("certification_models.slow", lambda: network)
+        run(recipe(tmp_path, function="slow"))
+        network.bad = False
+        again = run(recipe(tmp_path, function="slow"))
+    assert not any(level.failed for level in again.levels)
+    run(recipe(tmp_path / "undisturbed"))
+    assert stored_counts(tmp_path) == stored_counts(tmp_path / "undisturbed")
+
+
+def test_a_classifier_that_fails_on_every_image_ends_the_run(tmp_path, monkeypatch):
+    class Fails(torch.nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 10), float("nan"))
+
+    monkeypatch.setattr("certification_models.slow", Fails)
+    with pytest.raises(RunFailure, match=r"every image tried at sigma 0\.25 failed.*not finite"):
+        run(recipe(tmp_path, function="slow"))
 
 
 def test_images_are_every_kth_or_the_listed_ones():

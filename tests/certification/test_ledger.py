@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from rrcm_dist.certification.blocks import Block, BlockCounts, Stage, pack_counts, unpack_counts
+from rrcm_dist.certification.images import CertifiedImage
 from rrcm_dist.certification.ledger.file import RunIdentity
 from rrcm_dist.certification.ledger.reader import LedgerReader
 from rrcm_dist.certification.ledger.writer import Ledger
-from rrcm_dist.certification.plan import missing_blocks, planned_draws
+from rrcm_dist.certification.plan import planned_blocks
+from rrcm_dist.certification.pool.tracks import Track
 from rrcm_dist.certification.statistics.bounds import clopper_pearson_lower
 from rrcm_dist.errors import InvalidInput, RunFailure
 
@@ -108,7 +110,12 @@ def test_more_draws_later_add_only_the_missing_blocks(tmp_path):
     with open_ledger(path, n=150) as ledger:
         ledger.add([SELECTION, FIRST, counted(7, Stage.ESTIMATION, 1, [0, 50, 0])])
     with open_ledger(path, n=300) as ledger:
-        blocks = list(missing_blocks(7, "key7", 0.5, planned_draws(10, 300, 100), ledger.held(0.5, 7)))
+        ((image, held),) = ledger.blocks(0.5)
+        track = Track(CertifiedImage(7, "key7", 1), 0.5, planned_blocks(10, 300, 100), in_order=False)
+        track.resume(held)
+        blocks = [track.next_block(), track.next_block()]
+        assert image == 7
+        assert track.next_block() is None
         assert [(b.stage, b.number, b.draws) for b in blocks] == [
             (Stage.ESTIMATION, 1, 100),
             (Stage.ESTIMATION, 2, 100),
@@ -122,7 +129,7 @@ def test_more_draws_later_add_only_the_missing_blocks(tmp_path):
 
 @pytest.mark.parametrize(("field", "value"), [
     ("seed", 1), ("n0", 20), ("alpha", 0.01), ("block", 50), ("dataset", "e" * 64), ("classes", 4), ("image_size", 64),
-    ("noise", "cuda"), ("precision", "bf16"),
+    ("noise", "cuda"), ("precision", "bf16"), ("mode", "adaptive"), ("first_block", 50), ("growth", 0.5),
 ])  # fmt: skip
 def test_a_ledger_of_another_run_is_refused_saying_what_differs(tmp_path, field, value):
     with open_ledger(tmp_path / "l.sqlite") as ledger:

@@ -2,11 +2,13 @@
 
 Tables (SQLite, write-ahead log; `docs/certification.md` describes the columns):
 
-    facts     name → value as JSON: the run's name, n, and every field of `RunIdentity`
+    facts     name → value as JSON: the run's name, n, every field of `RunIdentity`, and what is not of its identity:
+              radii (the grid of mode adaptive), worth (its futility rule), progress (of the last or current writer)
     sigmas    one row a noise level: σ, SHA-256 of its classifier's weights, where that came from
     images    one row an image: sample id, key, label
     hosts     names of the machines that counted
     blocks    one row a block, keyed by (σ, image, stage, number): a block is taken once
+    failures  one row an image given up at a σ, with the reason; starting again tries it again
 """
 
 import json
@@ -21,7 +23,7 @@ from rrcm_dist.files import whole_file
 
 APPLICATION = 0x7252434D
 """SQLite's application_id of a ledger: 'rRCM'."""
-SCHEMA = 1
+SCHEMA = 2
 """SQLite's user_version of a ledger; changes with the tables."""
 TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -33,6 +35,10 @@ CREATE TABLE blocks (
     stage INTEGER NOT NULL, number INTEGER NOT NULL, draws INTEGER NOT NULL, counts BLOB NOT NULL,
     host INTEGER NOT NULL REFERENCES hosts, seconds REAL NOT NULL,
     PRIMARY KEY (sigma, image, stage, number)
+) WITHOUT ROWID;
+CREATE TABLE failures (
+    sigma INTEGER NOT NULL REFERENCES sigmas, image INTEGER NOT NULL REFERENCES images, reason TEXT NOT NULL,
+    PRIMARY KEY (sigma, image)
 ) WITHOUT ROWID;
 """
 
@@ -54,6 +60,12 @@ class RunIdentity:
     """Kind of device that draws the noise, cpu or cuda: they draw other numbers."""
     precision: str
     """Of the network: fp32 or bf16."""
+    mode: str = "fixed"
+    """fixed or adaptive: which bound the counts are for, and whether an image may stop before n draws."""
+    first_block: int = 0
+    """Draws of the first estimation block in mode adaptive; 0 in mode fixed."""
+    growth: float = 0.0
+    """By which share each estimation block is longer than the one before, in mode adaptive."""
 
 
 def create(path: Path, identity: RunIdentity, name: str, n: int) -> None:

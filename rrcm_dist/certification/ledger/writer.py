@@ -3,15 +3,15 @@
 import fcntl
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from rrcm_dist.certification.blocks import BlockCounts, Stage, pack_counts
+from rrcm_dist.certification.blocks import Block, BlockCounts, Stage, pack_counts, spread_counts
 from rrcm_dist.certification.ledger.file import RunIdentity, connect, create, identity_of, read_facts, spoken_errors
-from rrcm_dist.certification.plan import HeldBlocks
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 COMMIT_SECONDS = 1.0
@@ -21,12 +21,20 @@ COMMIT_SECONDS = 1.0
 class Ledger:
     """A ledger open for writing; a context manager. Other processes may read it meanwhile, none may write."""
 
-    def __init__(self, path: str | Path, identity: RunIdentity, n: int, name: str = "") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        identity: RunIdentity,
+        n: int,
+        name: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         """Open the ledger at `path`, made if there is none.
 
-        `n` is the number of estimation draws per image, at least as many as before. Raises `InvalidInput` naming what
-        differs where the ledger is of another run, and `RunFailure` for a damaged file or one that another process
-        writes.
+        `n` is the (largest) number of estimation draws per image, at least as many as before. `settings` are facts that
+        may change from one start to the next and are kept as they are now, JSON values by name. Raises `InvalidInput`
+        naming what differs where the ledger is of another run, and `RunFailure` for a damaged file or one that another
+        process writes.
         """
         self.path = Path(path)
         self.identity = identity
@@ -41,6 +49,7 @@ class Ledger:
         self._grown_n: int | None = None
         try:
             self._adopt(n, name)
+            self._set_facts(dict(settings or {}))
         except BaseException:
             self._end()
             raise
@@ -77,12 +86,17 @@ class Ledger:
             )
             self.commit()
 
-    def held(self, sigma: float, image: int) -> HeldBlocks:
-        """The blocks of an image at `sigma` that are in the ledger: (stage, number) → draws."""
-        query = "SELECT stage, number, draws FROM blocks WHERE sigma = ? AND image = ?"
+    def blocks(self, sigma: float) -> Iterator[tuple[int, list[BlockCounts]]]:
+        """Every block held at `sigma`, image by image in ascending order; of an image, by stage and number."""
+        query = (
+            "SELECT image, key, stage, number, draws, counts, hosts.name, seconds FROM blocks "
+            "JOIN images ON images.id = blocks.image JOIN hosts ON hosts.id = blocks.host "
+            "WHERE sigma = ? ORDER BY image, stage, number"
+        )
         with spoken_errors(self.path):
-            rows = self._connection.execute(query, (self._sigmas[sigma], image))
-            return {(Stage(stage), number): draws for stage, number, draws in rows}
+            rows = self._connection.execute(query, (self._sigmas[sigma],))
+            for image, of_image in groupby(rows, key=lambda row: row[0]):
+                yield image, [self._counted(sigma, *row) for row in of_image]
 
     def add(self, results: Iterable[BlockCounts]) -> None:
         """Take counted blocks. One that is already there with as many draws is left as it is.
@@ -106,6 +120,27 @@ class Ledger:
             )
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.commit()
+
+    def fail(self, sigma: float, image: int, reason: str) -> None:
+        """Note that an image was given up at `sigma`, and why; what was counted of it stays."""
+        with spoken_errors(self.path):
+            self._begin()
+            self._connection.execute(
+                "INSERT OR REPLACE INTO failures (sigma, image, reason) VALUES (?, ?, ?)",
+                (self._sigmas[sigma], image, reason),
+            )
+
+    def forgive(self) -> None:
+        """Forget all failures: these images are tried again."""
+        with spoken_errors(self.path):
+            self._begin()
+            self._connection.execute("DELETE FROM failures")
+
+    def set_progress(self, progress: Mapping[str, Any]) -> None:
+        """Note where the writing process stands, JSON values by name, for whoever reads the ledger meanwhile."""
+        with spoken_errors(self.path):
+            self._begin()
+        self._set_facts({"progress": dict(progress)})
 
     def commit(self) -> None:
         """Put every block taken so far where a kill cannot reach it."""
@@ -135,6 +170,7 @@ class Ledger:
         if not self._has_blocks():
             self._set_facts({"name": name, "n": n, **asdict(self.identity)})
             with spoken_errors(self.path):
+                self._connection.execute("DELETE FROM failures")
                 self._connection.execute("DELETE FROM images")
             return
         held, asked = asdict(identity_of(facts)), asdict(self.identity)
@@ -174,6 +210,24 @@ class Ledger:
             self._sigmas[block.sigma], block.image, int(block.stage), block.number, block.draws,
             pack_counts(result.counts), self._host(result.host), result.seconds,
         )  # fmt: skip
+
+    def _counted(
+        self,
+        sigma: float,
+        image: int,
+        key: str,
+        stage: int,
+        number: int,
+        draws: int,
+        packed: bytes,
+        host: str,
+        seconds: float,
+    ) -> BlockCounts:
+        block = Block(image, key, sigma, Stage(stage), number, draws)
+        try:
+            return BlockCounts(block, spread_counts(packed, self.identity.classes), host, seconds)
+        except (ValueError, IndexError) as error:
+            raise RunFailure(f"{self.path}: block {number} of image {image} is damaged: {error}") from error
 
     def _host(self, name: str) -> int:
         if name not in self._hosts:

@@ -34,6 +34,8 @@ class Snapshot:
     """Since this start."""
     draws: int
     """Draws counted since this start."""
+    draws_left: int
+    """The most draws that may still be needed; in mode adaptive most of them will not be."""
     draws_per_second: float
     """Over the last ten seconds or so."""
     worker_draws_per_second: Mapping[str, float]

@@ -1,0 +1,205 @@
+"""What to count next: which blocks of which images, in which order, and again where a worker failed or went.
+
+Pure bookkeeping: it knows neither Ray nor the ledger. Images with the longest remaining work come first, an image that
+was begun is finished before the next is opened, and towards the end batches shrink, so that no worker idles at the
+tail; in mode adaptive idle workers then count blocks ahead, which are dropped where they turn out not to be needed.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+from rrcm_dist.certification.blocks import BlockCounts
+from rrcm_dist.certification.pool.tasks import Task
+from rrcm_dist.certification.pool.tracks import Track
+
+BATCHES_LEFT = 2
+"""A batch holds at most such a share of what is left that every worker could get this many more."""
+MOST_AHEAD = 8
+"""Blocks of one image that idle workers count beyond the one that is certainly needed."""
+
+
+class WorkQueue:
+    """The tracks that need draws, and the tasks that are out or come back."""
+
+    def __init__(self, tracks: Iterable[Track], audit_every: int = 0) -> None:
+        """`tracks` in the order of equals; `audit_every` k > 0 has every k-th block counted by a second worker."""
+        self._waiting = deque(sorted(tracks, key=lambda track: -track.remaining_draws))
+        self._ready: deque[Track] = deque()
+        """Open tracks with a block that is needed; `_listed` has them too."""
+        self._listed: set[int] = set()
+        self._open: dict[int, Track] = {}
+        self._again: deque[Task] = deque()
+        self._out = 0
+        self._needed = sum(track.needed for track in self._waiting)
+        self._ahead_tried = False
+        self._audit_every, self._until_audit = audit_every, audit_every
+        self.retried = self.audited = 0
+
+    @property
+    def queued(self) -> int:
+        """Blocks known to be needed that no worker has."""
+        return self._needed + len(self._again)
+
+    @property
+    def in_flight(self) -> int:
+        """Blocks that a worker has."""
+        return self._out
+
+    @property
+    def draws_left(self) -> int:
+        """The most draws that may still be needed, those that are out counted in."""
+        return sum(track.remaining_draws for tracks in (self._waiting, self._open.values()) for track in tracks)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do; what is out is not needed any more."""
+        return not (self._waiting or self._open or self._again)
+
+    def take(self, worker: str, workers: int, draws: int, blocks: int) -> list[Task]:
+        """The next batch for `worker`, one of `workers`: about `draws` draws, at most `blocks` blocks, [] if none."""
+        blocks = min(blocks, max(1, self.queued // (BATCHES_LEFT * max(workers, 1))))
+        batch = self._take_again(worker, workers, draws, blocks)
+        if batch and batch[0].alone:
+            return batch
+        taken = sum(task.block.draws for task in batch)
+        while taken < draws and len(batch) < blocks and (task := self._take_needed()) is not None:
+            batch.append(task)
+            taken += task.block.draws
+        if not batch and (task := self._take_ahead()) is not None:
+            batch.append(task)
+        self._out += len(batch)
+        return batch
+
+    def counted(self, task: Task, worker: str, result: BlockCounts) -> str:
+        """A task came back counted. Returns what is wrong where an audit found another count before, else ''.
+
+        The track then holds the result, but for one that goes to a second worker first.
+        """
+        self._out -= 1
+        if task.track.over:
+            return ""
+        if task.first is not None:
+            self.audited += 1
+            problem = task.mismatch(result)
+            if problem:
+                self.give_up(task.track)
+                return problem
+        elif self._is_audited():
+            self._again.append(Task(task.track, task.block, avoid={worker}, first=result))
+            return ""
+        task.track.accept(result)
+        return ""
+
+    def failed(self, task: Task, worker: str, message: str) -> str:
+        """A worker could not count a task. Returns why its image is given up, or '' where another worker will try."""
+        task.failed(worker, message)
+        return self._retry(task)
+
+    def lost(self, tasks: list[Task]) -> list[tuple[Task, str]]:
+        """A worker went with these tasks. Returns those whose image is given up, with the reason."""
+        given_up = []
+        for task in tasks:
+            task.lost(alone=len(tasks) == 1)
+            reason = self._retry(task)
+            if reason:
+                given_up.append((task, reason))
+        return given_up
+
+    def looked(self, track: Track) -> None:
+        """A block of `track` was made to count: it may need another, or be over."""
+        self._ahead_tried = False
+        if track.over:
+            self._close(track)
+        elif track.needed and id(track) not in self._listed:
+            self._needed += track.needed
+            self._ready.appendleft(track)
+            self._listed.add(id(track))
+
+    def give_up(self, track: Track) -> None:
+        """No further block of `track` is wanted."""
+        self._needed -= track.needed
+        track.end()
+        self._close(track)
+
+    def withdraw(self, task: Task, reason: str) -> str:
+        """A task that was taken cannot be handed out, for this reason, which is returned: its image is given up."""
+        self._out -= 1
+        if task.track.over:
+            return ""
+        self.give_up(task.track)
+        return reason
+
+    def open_images(self) -> set[int]:
+        """The images that were begun at some σ and are not over there."""
+        return {track.image.image for track in self._open.values()}
+
+    def _take_again(self, worker: str, workers: int, draws: int, blocks: int) -> list[Task]:
+        batch: list[Task] = []
+        taken = 0
+        for _ in range(len(self._again)):
+            if taken >= draws or len(batch) >= blocks:
+                break
+            task = self._again.popleft()
+            if task.track.over:
+                continue
+            if not task.may_go_to(worker, workers) or (task.alone and batch):
+                self._again.append(task)
+                continue
+            batch.append(task)
+            taken += task.block.draws
+            if task.alone:
+                break
+        return batch
+
+    def _take_needed(self) -> Task | None:
+        while True:
+            if not self._ready:
+                if not self._waiting:
+                    return None
+                track = self._waiting.popleft()
+                self._open[id(track)] = track
+                self._ready.append(track)
+                self._listed.add(id(track))
+            track = self._ready[0]
+            block = track.next_block()
+            if not track.needed:
+                self._listed.remove(id(self._ready.popleft()))
+            if block is not None:
+                self._needed -= 1
+                return Task(track, block)
+
+    def _take_ahead(self) -> Task | None:
+        """A block that may be needed: of the open track with the fewest such out."""
+        if self._ahead_tried or self._again:
+            return None
+        for ahead in range(1, MOST_AHEAD + 1):
+            for track in self._open.values():
+                block = track.next_block(ahead)
+                if block is not None:
+                    return Task(track, block)
+        self._ahead_tried = True
+        return None
+
+    def _retry(self, task: Task) -> str:
+        self._out -= 1
+        if task.track.over:
+            return ""
+        reason = task.given_up
+        if reason:
+            self.give_up(task.track)
+        else:
+            self.retried += 1
+            self._again.append(task)
+        return reason
+
+    def _is_audited(self) -> bool:
+        if not self._audit_every:
+            return False
+        self._until_audit -= 1
+        if self._until_audit:
+            return False
+        self._until_audit = self._audit_every
+        return True
+
+    def _close(self, track: Track) -> None:
+        self._open.pop(id(track), None)

@@ -1,0 +1,156 @@
+"""A crew of Ray actors: one a GPU, or a share of the CPUs. Actors come when resources do and may die at any time.
+
+Ray places actors, starts their processes and tells when they die. A batch that a dead actor had is returned as lost,
+and the driver gives it to another; Ray itself retries nothing, so no block is counted by a ghost.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrcm_dist.certification.blocks import Block
+from rrcm_dist.certification.pool.crew import Return
+from rrcm_dist.certification.pool.ray_actor import ActorSetup, CountingActor
+from rrcm_dist.errors import RunFailure
+
+BATCHES_AT_WORKER = 2
+"""One that it counts and one that waits, so that it never waits for the driver."""
+LOOK_SECONDS = 0.2
+"""Longest wait for a batch before the driver looks at something else."""
+GROW_SECONDS = 1.0
+"""Time between looks for room for more workers."""
+START_FAILURES = 3
+"""Workers that may fail to start, with none ever ready, before the run is taken to be hopeless."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker takes of a cluster."""
+
+    cpus: float
+    gpus: float
+
+    def fit(self, resources: Mapping[str, float]) -> int:
+        """How many such shares `resources` hold."""
+        rooms = [int(resources.get("CPU", 0.0) / self.cpus)] if self.cpus else []
+        rooms += [int(resources.get("GPU", 0.0) / self.gpus)] if self.gpus else []
+        return min(rooms, default=0)
+
+
+@dataclass
+class _Worker:
+    handle: Any
+    name: str = ""
+    host: str = ""
+    tickets: set[int] = field(default_factory=set)
+
+
+class RayCrew:
+    """Workers on a Ray that this process is connected to."""
+
+    def __init__(self, setup: ActorSetup, share: Share, most: int | None = None) -> None:
+        """At most `most` workers, each with a `share`; None: as many as there is room for, now and later."""
+        import ray
+
+        self._ray, self._share, self._most = ray, share, most
+        self._setup = ray.put(setup)
+        self._actor = ray.remote(
+            num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+        )(CountingActor)
+        self._starting: dict[Any, _Worker] = {}
+        self._ready: dict[str, _Worker] = {}
+        self._calls: dict[Any, tuple[int, _Worker]] = {}
+        self._tickets = self._start_failures = self._came = 0
+        self._grown = 0.0
+        self._grow()
+
+    def free(self) -> Sequence[str]:
+        """Those with room for a batch; one with none at all comes first."""
+        slots = [(len(w.tickets), name) for name, w in self._ready.items() if len(w.tickets) < BATCHES_AT_WORKER]
+        return [name for _, name in sorted(slots)]
+
+    def workers(self) -> Sequence[str]:
+        """Those that have told that they are ready, and are not known to be dead."""
+        return list(self._ready)
+
+    def submit(self, worker: str, blocks: Sequence[Block], pixels: Mapping[int, NDArray[np.uint8]]) -> int:
+        """Call the actor; Ray carries the images along."""
+        self._tickets += 1
+        chosen = self._ready[worker]
+        self._calls[chosen.handle.count.remote(blocks, pixels)] = (self._tickets, chosen)
+        chosen.tickets.add(self._tickets)
+        return self._tickets
+
+    def collect(self) -> list[Return]:
+        """What came back within a moment; sees to new and lost workers besides."""
+        if time.monotonic() - self._grown > GROW_SECONDS:
+            self._grow()
+        waiting = [*self._calls, *self._starting]
+        if not waiting:
+            time.sleep(LOOK_SECONDS)
+            return []
+        done, rest = self._ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
+        if done and rest:
+            done += self._ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        for reference in [reference for reference in done if reference in self._starting]:
+            self._started(reference)
+        return [self._returned(reference) for reference in done if reference in self._calls]
+
+    def close(self) -> None:
+        """End every worker at once; what they were counting is not needed."""
+        for worker in [*self._ready.values(), *self._starting.values()]:
+            self._ray.kill(worker.handle)
+        self._ready.clear()
+        self._starting.clear()
+
+    def _grow(self) -> None:
+        """Start a worker for every share of the cluster that is free."""
+        self._grown = time.monotonic()
+        room = self._share.fit(self._ray.available_resources()) - len(self._starting)
+        if self._most is not None:
+            room = min(room, self._most - len(self._ready) - len(self._starting))
+        for _ in range(room):
+            self._came += 1
+            handle: Any = self._actor.remote(self._setup)
+            self._starting[handle.ready.remote()] = _Worker(handle, str(self._came))
+
+    def _started(self, reference: Any) -> None:
+        worker = self._starting.pop(reference)
+        try:
+            worker.host, problem = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:  # it died, or its node went, before it was ready
+            problem = _first_line(error)
+        if problem:
+            self._start_failures += 1
+            self._ray.kill(worker.handle)
+            log.warning("a worker did not start: %s", problem)
+            if not self._ready and self._start_failures >= START_FAILURES:
+                raise RunFailure(f"no worker can start; the last one said: {problem}")
+            return
+        self._start_failures = 0
+        worker.name = f"{worker.host}/{worker.name}"
+        self._ready[worker.name] = worker
+
+    def _returned(self, reference: Any) -> Return:
+        ticket, worker = self._calls.pop(reference)
+        worker.tickets.discard(ticket)
+        try:
+            counted = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            if worker.name in self._ready:
+                log.warning("worker %s is gone: %s", worker.name, _first_line(error))
+                del self._ready[worker.name]
+                self._ray.kill(worker.handle)
+            counted = None
+        return Return(ticket, worker.name, worker.host, counted)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,73 @@
+"""A task: one block to be counted, and what became of it so far. Who may count it next, and when it is given up."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rrcm_dist.certification.blocks import Block, BlockCounts
+from rrcm_dist.certification.pool.tracks import Track
+
+ERRORS_BEFORE_FAILURE = 3
+"""Workers that may fail at a block (raise, return NaN or wrong shapes) before its image is given up."""
+LOSSES_BEFORE_ALONE = 2
+"""Workers that may die with a block among others before it is counted alone, to tell whether it is the one to blame."""
+LOSSES_BEFORE_FAILURE = 20
+"""Workers that may die while they count a block alone before its image is given up."""
+
+
+@dataclass
+class Task:
+    """One block of one track on its way."""
+
+    track: Track
+    block: Block
+    errors: list[str] = field(default_factory=list)
+    """What each worker that failed at it said, with its host."""
+    losses: int = 0
+    """Workers that died with it."""
+    losses_alone: int = 0
+    """Those that had nothing else."""
+    avoid: set[str] = field(default_factory=set)
+    """Workers that it should not go to again while there are others."""
+    first: BlockCounts | None = None
+    """Of an audit: what was counted before, by another worker if there is one."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is to be counted apart from others."""
+        return self.losses >= LOSSES_BEFORE_ALONE
+
+    @property
+    def given_up(self) -> str:
+        """Why no further worker is to try it; empty while one is."""
+        where = f"{self.block.stage.name.lower()} block {self.block.number}"
+        if len(self.errors) >= ERRORS_BEFORE_FAILURE:
+            return f"{where}: {len(self.errors)} tries failed; the last: {self.errors[-1]}"
+        if self.losses_alone >= LOSSES_BEFORE_FAILURE:
+            return f"{where}: {self.losses_alone} workers died while they counted it alone"
+        return ""
+
+    def may_go_to(self, worker: str, workers: int) -> bool:
+        """Whether `worker`, one of `workers` living ones, may have it."""
+        return worker not in self.avoid or len(self.avoid) >= workers
+
+    def failed(self, worker: str, message: str) -> None:
+        """A worker told that it could not count it."""
+        self.errors.append(message)
+        self.avoid.add(worker)
+
+    def lost(self, alone: bool) -> None:
+        """The worker that had it is gone."""
+        self.losses += 1
+        self.losses_alone += alone
+
+    def mismatch(self, second: BlockCounts) -> str:
+        """Of an audit: how `second` differs from the first count, naming both hosts; empty where it does not."""
+        assert self.first is not None, "only an audited block was counted before"
+        if np.array_equal(self.first.counts, second.counts):
+            return ""
+        differing = int(np.abs(self.first.counts - second.counts).sum()) // 2
+        return (
+            f"audit: {self.block.stage.name.lower()} block {self.block.number} was counted differently by "
+            f"{self.first.host} and {second.host}: {differing} of {self.block.draws} draws"
+        )

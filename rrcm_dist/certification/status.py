@@ -1,0 +1,114 @@
+"""Where a certification stands, read from its ledger by any process while it runs or after. Knows nothing of torch."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
+
+LEDGER_FILE = "ledger.sqlite"
+SILENT_SECONDS = 30.0
+"""A run that has not told where it stands for so long is not running any more, or hangs."""
+FAILURES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a ledger tells of its run."""
+
+    ledger: Path
+    name: str
+    mode: str
+    n: int
+    seconds_ago: float | None
+    """Since the writing process last told where it stood; None where it never did."""
+    progress: dict[str, Any]
+    """`pool.watching.Snapshot` as it stood then; empty where there is none."""
+    failed: dict[float, list[FailedImage]]
+
+    @property
+    def running(self) -> bool:
+        """Whether a process was at work a moment ago, and not done."""
+        return self.seconds_ago is not None and self.seconds_ago < SILENT_SECONDS and not self.done
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing was left to draw."""
+        return bool(self.progress) and self.progress["draws_left"] == 0
+
+
+def read_status(path: Path) -> Status:
+    """The status of the ledger at `path`, a file or the output folder that holds it.
+
+    Raises `InvalidInput` where there is none and `RunFailure` for a damaged one.
+    """
+    path = path / LEDGER_FILE if path.is_dir() else path
+    with LedgerReader(path) as reader:
+        progress = reader.progress
+        failed = {level.sigma: reader.failures(level.sigma) for level in reader.classifiers()}
+        return Status(
+            path, reader.name, reader.mode, reader.n, time.time() - progress["time"] if progress else None, progress,
+            failed,
+        )  # fmt: skip
+
+
+def describe_status(status: Status) -> str:
+    """The status as a person reads it: one line a noise level, then speed, ETA, workers and failures."""
+    head = f"{status.name or status.ledger.parent.name}: mode {status.mode}, n {status.n:,}, {status.ledger}"
+    if not status.progress:
+        return f"{head}\nnothing was drawn yet"
+    levels = status.progress["levels"]
+    radii = [radius for radius in levels[0]["radii"] if any(_at(level, radius) for level in levels)] or [0.0]
+    rows = [("σ", "images", "failed", "draws", "saved", *(f"r {radius:g}" for radius in radii))]
+    rows += [_row(level, radii) for level in levels]
+    lines = [head, *_aligned(rows), "certified accuracy in %, of the images decided so far", _speed(status)]
+    for sigma, failures in status.failed.items():
+        lines += [f"given up at σ {sigma:g}: image {f.image} ({f.key}): {f.reason}" for f in failures[:FAILURES_SHOWN]]
+        if len(failures) > FAILURES_SHOWN:
+            lines.append(f"and {len(failures) - FAILURES_SHOWN} more at σ {sigma:g}")
+    return "\n".join(lines)
+
+
+def _row(level: dict[str, Any], radii: Sequence[float]) -> tuple[str, ...]:
+    over = level["decided"] + level["failed"]
+    shares = [f"{100 * _at(level, radius) / over:.1f}" if over else "–" for radius in radii]
+    return (
+        f"{level['sigma']:g}", f"{over}/{level['images']}", str(level["failed"]), f"{level['draws']:,}",
+        f"{level['draws_saved']:,}", *shares,
+    )  # fmt: skip
+
+
+def _at(level: dict[str, Any], radius: float) -> int:
+    return int(dict(zip(level["radii"], level["certified"], strict=True)).get(radius, 0))
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _speed(status: Status) -> str:
+    now = status.progress
+    if status.done:
+        return "done: nothing is left to draw"
+    if not status.running:
+        ago = _duration(status.seconds_ago or 0)
+        return f"not running (last heard of {ago} ago): the same `rrcm certify` command goes on from here"
+    rate, left = now["draws_per_second"], now["draws_left"]
+    eta = f"at most {_duration(left / rate)} left" if rate else "no speed known yet"
+    workers = len(now["worker_draws_per_second"])
+    return (
+        f"running: {rate:,.0f} draws/s on {workers} worker{'s' * (workers != 1)}, {eta}; blocks queued "
+        f"{now['blocks_queued']:,}, in flight {now['blocks_in_flight']:,}, retried {now['blocks_retried']:,}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """'3 h 20 min', '4 min 10 s', '12 s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
