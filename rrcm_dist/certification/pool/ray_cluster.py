@@ -50,12 +50,13 @@ class RayFacts:
     token_file: Path | None
     """File with the token that the dashboard asks for; None where the cluster has its own."""
     metrics: Path | None
-    """List of the metrics ports for Prometheus's `file_sd_configs`; None on a cluster, whose head node has it."""
+    """List of the metrics ports for Prometheus's `file_sd_configs`, which a dashboard keeps; None on a cluster, whose head
+    node has it."""
 
     def describe(self) -> str:
         """One line for the user: where to look, and where the token is."""
         if self.dashboard is None:
-            return f"Ray at {self.address}, without a dashboard (pip install 'ray[default]' adds it)"
+            return f"Ray at {self.address}, without a dashboard"
         token = f"the content of {self.token_file}" if self.token_file else "the cluster's, if it has one"
         return f"Ray dashboard: {self.dashboard} (token: {token})"
 
@@ -96,7 +97,7 @@ def _embedded(ray: ModuleType, cpus: int | None, dashboard: bool) -> Iterator[Ra
         try:
             context = _start(ray, folder, cpus, dashboard)
             url = f"http://{context.dashboard_url}" if context.dashboard_url else None
-            with _metrics_link(folder) as metrics:
+            with _metrics_link(folder) if url else contextlib.nullcontext() as metrics:
                 yield RayFacts(ray.get_runtime_context().gcs_address, url, True, token_file, metrics)
         finally:
             ray.shutdown()
