@@ -50,8 +50,8 @@ class RayFacts:
     token_file: Path | None
     """File with the token that the dashboard asks for; None where the cluster has its own."""
     metrics: Path | None
-    """List of the metrics ports for Prometheus's `file_sd_configs`, which a dashboard keeps; None on a cluster, whose head
-    node has it."""
+    """List of the metrics ports for Prometheus, which a dashboard keeps up to date; None on a cluster, whose head node
+    has it."""
 
     def describe(self) -> str:
         """One line for the user: where to look, and where the token is."""

@@ -10,7 +10,7 @@
     rrcm_certify_images                      gauge     by sigma: images asked for
     rrcm_certify_images_decided, _failed     gauges    by sigma: images that need no further draw, given up
     rrcm_certify_draws_saved                 gauge     by sigma: draws that mode fixed would have cost besides
-    rrcm_certify_certified_accuracy          gauge     by sigma and radius: 0 to 1, of the images decided or failed so far
+    rrcm_certify_certified_accuracy          gauge     by sigma and radius: 0 to 1, of images decided or failed
 
 Every one bears `run`, the name of the run: a cluster may carry several.
 """
