@@ -7,6 +7,8 @@ import sys
 DESCRIPTIONS = {
     "pretraining_step": "one pre-training step beside the same loss written out plainly (CPU or GPU)",
     "loader": "images/s per core of the loader beside torchvision's pipeline (--shards FOLDER)",
+    "certification_driver": "blocks per second of the driver with workers that answer at once",
+    "adaptive_replay": "adaptive certification replayed on published logs beside a fixed n (--logs FOLDER)",
     "demo_seeds": "the demo over several seeds: pre-trained against from scratch",
 }
 WITHOUT_DATA = ("pretraining_step",)

@@ -173,7 +173,7 @@ class AdaptiveConfig(Part):
     """Draws of the first estimation block; later ones grow up to `block`."""
     growth: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Each estimation block is longer than the one before by this share."""
-    draws_per_radius: Annotated[float, Field(gt=0)] = 60_000
+    draws_per_radius: Annotated[float, Field(gt=0)] = 75_000
     """The most draws that one further certified radius of an image may be expected to cost; larger gives up later."""
 
 

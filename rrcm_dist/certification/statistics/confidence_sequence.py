@@ -17,8 +17,8 @@ from rrcm_dist.errors import InvalidInput
 
 SHIFTS = np.append(0.003 * 1.3 ** np.arange(21), 1000.0)
 """c: a shift of c is seen after about (4 / c)² draws at α = 0.001, 50 to 2·10⁶; the last: no failure ever."""
-TYPICAL_SHIFT = 0.02
-SPREAD = 0.9
+TYPICAL_SHIFT = 0.045
+SPREAD = 0.8
 NEVER_FAILS = 0.05
 """Weight of the alternative without failures; the others' weights are normal in ln c around `TYPICAL_SHIFT`."""
 GUARD = 64 * np.finfo(np.float64).eps
@@ -43,7 +43,7 @@ def lower_bound(successes: ArrayLike, trials: ArrayLike, alpha: float) -> NDArra
     Raises `InvalidInput` for counts or an α that cannot be.
     """
     k, n = np.broadcast_arrays(np.asarray(successes), np.asarray(trials))
-    check_counts(k, n)
+    _check_counts(k, n)
     check_alpha(alpha)
     result = np.zeros(k.shape)
     some = k > 0
@@ -75,9 +75,14 @@ def log_evidence(agree: NDArray[np.float64], fail: NDArray[np.float64], p0: NDAr
 
 
 def _root(agree: NDArray[np.float64], fail: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    """About where the evidence is 1/α: Newton's method in the logarithm of the odds of a failure, (n,)."""
-    guess = np.clip(betaincinv(agree, fail + 1, alpha / 10), 1e-300, None)
+    """About where the evidence is 1/α: Newton's method in the logarithm of the odds of a failure, (images,).
+
+    Each stops by itself, so that no result depends on the others computed with it.
+    """
+    guess = betaincinv(agree, fail + 1, alpha / 10)
+    guess = np.where((guess > 0) & (guess < 1), guess, agree / (agree + fail + 1))
     log_odds = np.log1p(-guess) - np.log(guess)
+    moving = np.ones(agree.shape, dtype=bool)
     for _ in range(NEWTON_STEPS):
         odds = np.exp(log_odds)
         shift = SHIFTS * np.exp(-log_odds / 2)[:, None]
@@ -88,8 +93,9 @@ def _root(agree: NDArray[np.float64], fail: NDArray[np.float64], alpha: float) -
         slopes = agree[:, None] * ratio_slope / (1 + ratio) + fail[:, None] * shift / 2
         slope = (np.exp(terms - value[:, None]) * slopes).sum(axis=-1)
         step = np.clip((value + np.log(alpha)) / slope, -1.0, 1.0)
-        log_odds -= step
-        if np.abs(step).max() < 1e-13:
+        log_odds -= np.where(moving, step, 0.0)
+        moving &= np.abs(step) > 1e-13
+        if not moving.any():
             break
     return 1.0 / (1.0 + np.exp(log_odds))
 
@@ -104,12 +110,11 @@ def _verified(
         doubtful = log_evidence(agree, fail, p) < -np.log(alpha) * (1 + GUARD)
         if not doubtful.any():
             return p
-        p = np.where(doubtful, np.nextafter(p * (1 - share * (1 - p)), 0), p)
+        p = np.where(doubtful, np.nextafter(p * np.maximum(1 - share * (1 - p), 0.5), 0), p)
         share *= 4
 
 
-def check_counts(successes: NDArray[np.integer], trials: NDArray[np.integer]) -> None:
-    """Raise `InvalidInput` unless both are whole numbers with 0 ≤ successes ≤ trials."""
+def _check_counts(successes: NDArray[np.integer], trials: NDArray[np.integer]) -> None:
     if successes.dtype.kind not in "iu" or trials.dtype.kind not in "iu":
         raise InvalidInput("successes and trials must be whole numbers")
     if (successes < 0).any() or (successes > trials).any():
