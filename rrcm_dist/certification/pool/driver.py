@@ -168,8 +168,8 @@ class Driver:
     def _settle(self, tracks: list[Track]) -> None:
         """Make what has come count: into the ledger, and into the decision on what is still needed."""
         while tracks:
-            looked = [(track, result) for track in tracks if (result := track.look()) is not None]
-            self._ledger.add([result for _, result in looked])
+            looked = [(track, results) for track in tracks if (results := track.look())]
+            self._ledger.add([result for _, results in looked for result in results])
             tracks = [track for track, _ in looked]
             self._bound([track for track in tracks if self._levels[track.sigma].rule is not None and track.looks])
             for track in tracks:

@@ -55,15 +55,20 @@ class _Worker:
 class RayCrew:
     """Workers on a Ray that this process is connected to."""
 
-    def __init__(self, setup: ActorSetup, share: Share, most: int | None = None) -> None:
-        """At most `most` workers, each with a `share`; None: as many as there is room for, now and later."""
+    def __init__(
+        self, setup: ActorSetup | None, share: Share, most: int | None = None, actor: type = CountingActor
+    ) -> None:
+        """At most `most` workers, each with a `share`; None: as many as there is room for, now and later.
+
+        `actor` is the class that they are of, made from `setup`, with the methods of `CountingActor`.
+        """
         import ray
 
         self._ray, self._share, self._most = ray, share, most
         self._setup = ray.put(setup)
         self._actor = ray.remote(
             num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
-        )(CountingActor)
+        )(actor)
         self._starting: dict[Any, _Worker] = {}
         self._ready: dict[str, _Worker] = {}
         self._calls: dict[Any, tuple[int, _Worker]] = {}

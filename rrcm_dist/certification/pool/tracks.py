@@ -65,17 +65,13 @@ class Track:
             if position < len(self._planned) and self._planned[position][2] == result.block.draws:
                 self._held.add(position)
                 self._ahead[position] = result
+        while self.look():
+            pass
         if self._in_order:
-            while self.look():
-                pass
             self._ahead.clear()
             self._held.clear()
             self._handed = self._counted
-        else:
-            for result in self._ahead.values():
-                self._count(result)
-            self._ahead.clear()
-            self._skip_held()
+        self._skip_held()
 
     def next_block(self, ahead: int = 0) -> Block | None:
         """Hand out the next block that is needed, or in mode adaptive one of `ahead` further ones that may be."""
@@ -91,15 +87,19 @@ class Track:
         if not self.over:
             self._ahead[self._position(result.block)] = result
 
-    def look(self) -> BlockCounts | None:
-        """Make a block that has come count, and return it; None where none has, or none whose turn it is."""
+    def look(self) -> list[BlockCounts]:
+        """Make blocks that have come count, and return them: all, or in mode adaptive the one whose turn it is."""
         if self.over or not self._ahead:
-            return None
-        position = self._counted if self._in_order else next(iter(self._ahead))
-        result = self._ahead.pop(position, None)
-        if result is not None:
+            return []
+        if self._in_order:
+            result = self._ahead.pop(self._counted, None)
+            results = [] if result is None else [result]
+        else:
+            results = list(self._ahead.values())
+            self._ahead.clear()
+        for result in results:
             self._count(result)
-        return result
+        return results
 
     def end(self) -> None:
         """It needs nothing more; what was counted ahead is dropped."""
