@@ -17,6 +17,7 @@ import torch
 
 from rrcm_dist.certification.images import ImageSet, describe_selection, images_of_shards
 from rrcm_dist.certification.ledger.file import RunIdentity
+from rrcm_dist.certification.ledger.place import LEDGER_FILE
 from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
 from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.log import log_name, write_log
@@ -28,7 +29,6 @@ from rrcm_dist.certification.pool.ray_pool import RayPool
 from rrcm_dist.certification.pool.watching import Watcher
 from rrcm_dist.certification.statistics.certificates import Certificate
 from rrcm_dist.certification.statistics.stopping import AdaptiveRule
-from rrcm_dist.certification.status import LEDGER_FILE
 from rrcm_dist.certification.workers.classifiers import build_classifier, check_image_size, identity_hash, source_of
 from rrcm_dist.certification.workers.worker import CountingRules, CountingWorker
 from rrcm_dist.config.schema import CertifyConfig

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rrcm_dist.certification.ledger.place import ledger_at
 from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
 
-LEDGER_FILE = "ledger.sqlite"
 SILENT_SECONDS = 30.0
 """A run that has not told where it stands for so long is not running any more, or hangs."""
 FAILURES_SHOWN = 20
@@ -44,7 +44,7 @@ def read_status(path: Path) -> Status:
 
     Raises `InvalidInput` where there is none and `RunFailure` for a damaged one.
     """
-    path = path / LEDGER_FILE if path.is_dir() else path
+    path = ledger_at(path)
     with LedgerReader(path) as reader:
         progress = reader.progress
         failed = {level.sigma: reader.failures(level.sigma) for level in reader.classifiers()}

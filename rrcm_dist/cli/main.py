@@ -9,7 +9,19 @@ import typer
 from rrcm_dist import __version__
 from rrcm_dist.cli.door import enter
 
-COMMANDS = ("demo", "pretrain", "finetune", "certify", "predict", "report", "radius", "import", "export", "doctor")
+COMMANDS = (
+    "demo",
+    "pretrain",
+    "finetune",
+    "certify",
+    "predict",
+    "merge",
+    "report",
+    "radius",
+    "import",
+    "export",
+    "doctor",
+)
 """In the order of `rrcm --help`; each is the function of that name in the module `<name>_command` beside this file."""
 
 

@@ -1,9 +1,15 @@
 """Two-sided certificates: both sides at once with confidence 1 - α, from counts to a radius."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
+from rrcm_dist.certification.blocks import Block, BlockCounts, Stage
+from rrcm_dist.certification.ledger.file import RunIdentity
+from rrcm_dist.certification.ledger.reader import LedgerReader
+from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.statistics.bounds import (
     certified_radius,
     clopper_pearson_lower,
@@ -92,6 +98,42 @@ def test_selection_draws_choose_the_candidate_and_enter_neither_bound():
         (other,) = certify_counts([counted([9, 1, 0], estimation)], 0.001, two_sided)
         assert (other.candidate, other.successes, other.prediction) == (0, 100, -1)
     assert other.runner_up == 1
+
+
+def test_draws_that_decided_when_to_stop_have_no_two_sided_certificate():
+    image = replace(counted([9, 1], [90, 10]), looks=np.array([[50, 90], [50, 100]]))
+    assert len(certify_counts([image], 0.001)) == 1
+    with pytest.raises(InvalidInput, match="mode adaptive"):
+        certify_counts([image], 0.001, two_sided=True)
+
+
+def test_a_ledger_is_read_two_sided(tmp_path):
+    identity = RunIdentity(
+        seed=0,
+        n0=10,
+        alpha=0.001,
+        block=1000,
+        dataset="d" * 64,
+        classes=4,
+        image_size=32,
+        noise="cpu",
+        precision="fp32",
+    )
+    selection, estimation = np.array([0, 9, 1, 0]), np.array([200, 480, 160, 160])
+    with Ledger(tmp_path / "l.sqlite", identity, 2000, "test") as ledger:
+        ledger.set_classifier(0.5, "w" * 64, "somewhere")
+        ledger.add_images([(7, "key7", 1)])
+        blocks = [(Stage.SELECTION, 0, selection), (Stage.ESTIMATION, 0, estimation), (Stage.ESTIMATION, 1, estimation)]
+        for stage, number, counts in blocks:
+            block = Block(7, "key7", 0.5, stage, number, int(counts.sum()))
+            ledger.add([BlockCounts(block, counts, "here", 0.25)])
+    with LedgerReader(tmp_path / "l.sqlite") as reader:
+        (certificate,) = reader.certificates(0.5, alpha=0.01, two_sided=True)
+        (one_sided,) = reader.certificates(0.5)
+    p_lower, p_upper = simultaneous_bounds(960, 400, 2000, 0.01)
+    assert (certificate.p_lower, certificate.p_upper, certificate.n) == (p_lower, p_upper, 2000)
+    assert (certificate.radius, certificate.prediction) == (two_sided_radius(p_lower, p_upper, 0.5), 1)
+    assert one_sided.prediction == -1
 
 
 def test_the_most_frequent_other_is_the_lowest_number_among_equals():

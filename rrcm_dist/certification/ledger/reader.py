@@ -106,9 +106,14 @@ class LedgerReader:
         planned = self._planned(n or self.n)
         yield from (summed for found, summed in self._summed(sigma, planned) if found == len(planned))
 
-    def certificates(self, sigma: float, alpha: float | None = None, n: int | None = None) -> list[Certificate]:
-        """The certificates at `sigma`, by sample id; `alpha` bounds the same counts at another confidence."""
-        return certify_counts(list(self.counts(sigma, n)), self.identity.alpha if alpha is None else alpha)
+    def certificates(
+        self, sigma: float, alpha: float | None = None, n: int | None = None, two_sided: bool = False
+    ) -> list[Certificate]:
+        """The certificates at `sigma`, by sample id; `alpha` bounds the same counts at another confidence.
+
+        `two_sided` bounds the runner-up besides, of the same α; in mode fixed alone.
+        """
+        return certify_counts(list(self.counts(sigma, n)), self.identity.alpha if alpha is None else alpha, two_sided)
 
     def close(self) -> None:
         """Let go of the file."""

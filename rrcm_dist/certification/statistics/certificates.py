@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rrcm_dist.certification.statistics.bounds import certified_radius, clopper_pearson_lower
 from rrcm_dist.certification.statistics.confidence_sequence import lower_bound
 from rrcm_dist.certification.statistics.two_sided import most_frequent_other, simultaneous_bounds, two_sided_radius
+from rrcm_dist.errors import InvalidInput
 
 ABSTAIN = -1
 """The predicted class of an image that is not certified at any radius."""
@@ -89,10 +90,15 @@ def certify_counts(images: list[ImageCounts], alpha: float, two_sided: bool = Fa
     whenever and for whatever reason an image stopped; without, Clopper–Pearson, for a number of draws fixed before.
     The class is chosen by the selection counts alone and bounded by the estimation counts alone (Cohen et al. 2019,
     CERTIFY), so that the choice does not bias the estimate. `two_sided` bounds the runner-up besides, of the same α
-    (see `two_sided`). Raises `InvalidInput` for two sides of fewer than two classes.
+    (see `two_sided`). Raises `InvalidInput` for two sides of fewer than two classes or of mode adaptive.
     """
     if not images:
         return []
+    if two_sided and any(image.looks is not None for image in images):
+        raise InvalidInput(
+            "two-sided bounds need a number of draws fixed beforehand, and in mode adaptive the counts decided when to "
+            "stop: use the one-sided certificates, or certify with mode=fixed"
+        )
     candidates = [image.candidate for image in images]
     successes = np.array([image.estimation[c] for image, c in zip(images, candidates, strict=True)], dtype=np.int64)
     trials = np.array([image.estimation.sum() for image in images], dtype=np.int64)
