@@ -31,12 +31,19 @@ def command(
         str | None, typer.Option(help="ℓ2 radii, comma-separated.", show_default="0,0.25,0.5,0.75,1,1.5,2,2.5,3")
     ] = None,
     sigma: Annotated[float | None, typer.Option(help="Noise level of logs that do not state theirs.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Chance that a certificate is wrong, of logs that do not state theirs.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for report.html, .md, .csv and .json.", show_default="report, unless --json or --csv"
+            help="Folder for report.html, .md, .tex, .csv, .json and figures.",
+            show_default="report, unless --json or --csv",
         ),
     ] = None,
+    figures: Annotated[
+        bool, typer.Option(help="Write figures for papers (PDF, SVG, PNG) into the folder: a few seconds.")
+    ] = True,
     json: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write JSON; '-': to the terminal alone.")] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write CSV; '-': to the terminal alone.")] = None,
     dataset: Annotated[str, typer.Option(help="Published results to show: imagenet, cifar10, none, or auto.")] = "auto",
@@ -52,7 +59,8 @@ def command(
     Published results stand beside one's own where --dataset names them; by auto, where a ledger's classes, image size
     and image keys are those of the data set, or a log's name or path says so.
 
-    Accuracies have 95 % Wilson intervals, ACR a Student t interval.
+    Accuracies have 95 % Wilson intervals, ACR a Student t interval; the bands of figures hold a whole curve. Families
+    with a common σ are compared image by image. Where α is known, guaranteed accuracies take wrong certificates off.
 
     Examples:
 
@@ -60,38 +68,40 @@ def command(
 
         rrcm report --name "pre-trained=runs/a" --name "from scratch=runs/b" --output page
 
-        rrcm report logs/sigma_0.25.tsv --radii 0,0.25,0.5 --json -
+        rrcm report logs/sigma_0.25.tsv --radii 0,0.25,0.5 --alpha 0.001 --json -
     """
     from rrcm_dist.reporting.report import DEFAULT_RADII, build_report
 
     if STANDARD_OUTPUT == json == csv:
         raise InvalidInput("--json - and --csv - both want the terminal: send one of them to a file")
     report = build_report(
-        _sources(paths or [], name or [], sigma),
+        _sources(paths or [], name or [], sigma, alpha),
         DEFAULT_RADII if radii is None else _radii(radii),
         title=title,
         dataset=dataset,
     )
     if output is None and json is None and csv is None:
         output = DEFAULT_FOLDER
-    page = report.write(output) if output is not None else None
+    page = report.write(output, figures) if output is not None else None
     _write(report.json, json)
     _write(report.csv, csv)
     if STANDARD_OUTPUT not in (json, csv):
         _show(report, page)
 
 
-def _sources(paths: Sequence[Path], names: Sequence[str], sigma: float | None) -> "list[Source]":
+def _sources(paths: Sequence[Path], names: Sequence[str], sigma: float | None, alpha: float | None) -> "list[Source]":
     from rrcm_dist.reporting.certificates import Source
 
     if sigma is not None and sigma <= 0:
         raise InvalidInput(f"--sigma {sigma:g} cannot be: the noise level is above 0")
-    sources = [Source(path, sigma=sigma) for path in paths]
+    if alpha is not None and not 0 < alpha < 1:
+        raise InvalidInput(f"--alpha {alpha:g} cannot be: it lies strictly between 0 and 1, as 0.001 does")
+    sources = [Source(path, sigma=sigma, alpha=alpha) for path in paths]
     for text in names:
         label, separator, path = text.partition("=")
         if not (label.strip() and separator and path.strip()):
             raise InvalidInput(f"--name {text!r} is not LABEL=PATH, as in --name 'pre-trained=runs/a'")
-        sources.append(Source(Path(path.strip()).expanduser(), label.strip(), sigma))
+        sources.append(Source(Path(path.strip()).expanduser(), label.strip(), sigma, alpha))
     return sources
 
 

@@ -53,7 +53,8 @@ def _adaptive(runs: Sequence[Certificates]) -> Iterator[str]:
 
 
 def _named(runs: Sequence[Certificates]) -> str:
-    return ", ".join(f"{run.name} at σ {run.sigma:g}" for run in runs)
+    levels = ((name, ", ".join(f"{run.sigma:g}" for run in members)) for name, members in families(runs).items())
+    return "; ".join(f"{name} at σ {sigmas}" for name, sigmas in levels)
 
 
 def _wrong(runs: Sequence[Certificates]) -> Iterator[str]:

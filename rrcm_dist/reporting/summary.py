@@ -149,8 +149,9 @@ def _agreement(run: Certificates) -> dict[float, float]:
 
 
 def _draws(run: Certificates) -> str:
-    known = run.provenance.settings
-    return ", ".join(f"{shown} {known[key]}" for key, shown in DRAWS.items() if key in known)
+    known, most = run.provenance.settings, "at most " if run.provenance.mode == "adaptive" else ""
+    told = (f"{shown} {most if key == 'n' else ''}{known[key]}" for key, shown in DRAWS.items() if key in known)
+    return ", ".join(told)
 
 
 def _envelope(name: str, rows: Sequence[Row], radii: Sequence[float]) -> Envelope:

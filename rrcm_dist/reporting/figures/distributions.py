@@ -6,11 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
-from scipy.special import ndtri
 
 from rrcm_dist.reporting.certificates import Certificates
 from rrcm_dist.reporting.figures.style import COLOURS, GREY, STROKES, percent_axis, sheet
-from rrcm_dist.reporting.measures.agreement import PROBABILITY_TICKS, share_above
+from rrcm_dist.reporting.measures.agreement import share_above, ticks_until
 from rrcm_dist.reporting.measures.effort import draws_vary
 
 
@@ -27,8 +26,7 @@ def agreement_figure(members: Sequence[Certificates]) -> Figure:
         axes.plot(quantile, 100 * share, drawstyle="steps-pre", color=COLOURS[k % len(COLOURS)],
                   linestyle=STROKES[k % len(STROKES)], label=rf"$\sigma$ = {run.sigma:g}")  # fmt: skip
     axes.set_xlim(0, 1.03 * right)
-    ticks = [p for p in PROBABILITY_TICKS if ndtri(p) <= 1.03 * right]
-    axes.set_xticks(ndtri(ticks), [f"{p:g}" for p in ticks])
+    axes.set_xticks(*zip(*ticks_until(1.03 * right, apart=0.1), strict=True))
     known = {run.provenance.agreement for run in members}
     axes.set_xlabel(r"$p_A$" + (", lower bound" if known == {"bound"} else "") + r"  (axis: $\Phi^{-1}$)")
     percent_axis(axes, r"Images with at least $p_A$ (%)")

@@ -20,7 +20,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 from scipy.special import betaincinv, gammaln
 
 from rrcm_dist.certification.statistics.bounds import clopper_pearson_lower
@@ -79,7 +78,8 @@ def all_within(trials: int, level: float) -> float:
         elif position < 2 * trials:
             first += 1  # and this one must have been
             state = state[1:]
-    return float(min(state[-1] / stats.poisson.pmf(trials, trials), 1.0))
+    ends_at_all = trials * math.log(trials) - trials - log_factorials[-1]
+    return float(min(state[-1] / math.exp(ends_at_all), 1.0))
 
 
 def _poisson(mean: float, size: int, log_factorials: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
 """Confidence level of every interval, band and bound in a report."""
@@ -24,7 +24,7 @@ def wilson_interval(
     successes: ArrayLike, trials: int, confidence: float = CONFIDENCE
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Ends of Wilson's score interval for a proportion (Wilson 1927), shaped as `successes`, within [0, 1]."""
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(ndtri(0.5 + confidence / 2))
     share = np.asarray(successes, dtype=np.float64) / trials
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
@@ -46,5 +46,5 @@ def mean(values: NDArray[np.float64]) -> Estimate:
     value = float(values.mean())
     if len(values) < 2:
         return Estimate(value, math.nan, math.nan)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2) * values.std(ddof=1) / math.sqrt(len(values)))
     return Estimate(value, value - half, value + half)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import bdtr
 
 from rrcm_dist.certification.statistics.bounds import clopper_pearson_lower
 from rrcm_dist.reporting.measures.estimates import CONFIDENCE
@@ -55,7 +55,7 @@ def guarantee(counts: NDArray[np.int64], radii: tuple[float, ...], images: int, 
 
 def most_wrong(images: int, alpha: float, error: float = 1 - CONFIDENCE) -> int:
     """q: more than so many of `images` certificates are wrong with probability at most `error`."""
-    return int(stats.binom.ppf(1 - error, images, alpha))
+    return int(np.argmax(bdtr(np.arange(images + 1), images, alpha) >= 1 - error))
 
 
 def population_lower(

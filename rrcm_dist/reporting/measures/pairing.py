@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import bdtr
 
 from rrcm_dist.reporting.certificates import Certificates
 from rrcm_dist.reporting.measures.estimates import CONFIDENCE, Estimate, mean, wilson_interval
@@ -73,9 +73,12 @@ def paired_accuracy(pairs: Pairs, radius: float) -> PairedAccuracy:
     both, only_one = int((first & second).sum()), int((first & ~second).sum())
     only_other = int((~first & second).sum())
     difference = newcombe_interval(both, only_one, only_other, pairs.images)
-    discordant = only_one + only_other
-    p_value = float(stats.binomtest(only_one, discordant).pvalue) if discordant else 1.0
-    return PairedAccuracy(difference, only_one, only_other, p_value)
+    return PairedAccuracy(difference, only_one, only_other, mcnemar(only_one, only_other))
+
+
+def mcnemar(only_one: int, only_other: int) -> float:
+    """The exact two-sided p-value of so many images certified by one run alone and so many by the other alone."""
+    return min(1.0, 2 * float(bdtr(min(only_one, only_other), only_one + only_other, 0.5)))
 
 
 def newcombe_interval(both: int, only_one: int, only_other: int, trials: int) -> Estimate:

@@ -21,13 +21,16 @@ COLOURS = 6
 """Number of σ colours in the style sheet, --s0 … --s5."""
 
 
+RADIUS_TITLE = "certified ℓ<sub>2</sub> radius r"
+
+
 @dataclass(frozen=True)
 class Curve:
     """A line of a chart.
 
     Attributes:
         label: What it is, as the reading under the pointer says it.
-        y: float64 (G,), its values on the chart's grid of radii, in [0, 1].
+        y: float64 (G,), its values on the chart's grid, in [-1, 1].
         low, high: float64 (G,), ends of its band, or None.
         colour: A CSS colour.
         dash: One of `DASHES`.
@@ -56,10 +59,31 @@ class Points:
 
 @dataclass(frozen=True)
 class Axes:
-    """The ranges of a chart: x from 0 to `x_max` (ℓ2 radius), y from 0 to `y_max` (a fraction)."""
+    """The ranges of a chart and how it speaks of them.
+
+    Attributes:
+        x_max: x runs from 0 to this.
+        y_max, y_min: y runs between these, as fractions; below 0 for differences, which are told in points.
+        x_title: What stands below the x axis, HTML.
+        x_ticks: Places on x and their labels; None puts them at round numbers.
+        headings: What the reading under the pointer calls each grid point; () for 'r = …'.
+    """
 
     x_max: float
     y_max: float
+    y_min: float = 0.0
+    x_title: str = RADIUS_TITLE
+    x_ticks: tuple[tuple[float, str], ...] | None = None
+    headings: tuple[str, ...] = ()
+
+    @property
+    def differences(self) -> bool:
+        """Whether y is a difference of shares."""
+        return self.y_min < 0
+
+    def down(self, y: float) -> float:
+        """How far below the top of the chart `y` lies, as a share of its height."""
+        return (self.y_max - y) / (self.y_max - self.y_min)
 
 
 def nice_step(span: float, pieces: int) -> float:
@@ -89,6 +113,8 @@ def line_chart(curves: Sequence[Curve], axes: Axes, description: str, points: Se
     drawing += [_curve(curve, axes) for curve in curves]
     reading = {
         "xMax": axes.x_max,
+        "headings": axes.headings,
+        "differences": axes.differences,
         "curves": [
             {"label": curve.label, "colour": curve.colour, "dash": curve.dash, "keys": curve.keys,
              "y": [round(float(value), 4) for value in curve.y]}
@@ -101,22 +127,27 @@ def line_chart(curves: Sequence[Curve], axes: Axes, description: str, points: Se
         f"{_y_labels(axes)}{_x_labels(axes)}"
         f'<div class="cursor" hidden></div><div class="reading" hidden></div>'
         f'<script type="application/json">{_json(reading)}</script></div>'
-        '<div class="axis-title">certified ℓ<sub>2</sub> radius r</div></div>'
+        f'<div class="axis-title">{axes.x_title}</div></div>'
     )
 
 
-def _x_ticks(axes: Axes) -> list[float]:
+def _x_ticks(axes: Axes) -> Sequence[tuple[float, str]]:
+    if axes.x_ticks is not None:
+        return axes.x_ticks
     step = nice_step(axes.x_max, 8)
-    return [step * k for k in range(int(axes.x_max / step) + 1)]
+    return [(step * k, f"{step * k:g}") for k in range(int(axes.x_max / step) + 1)]
 
 
 def _y_ticks(axes: Axes) -> list[float]:
+    if axes.differences:
+        step = nice_step(axes.y_max - axes.y_min, 5)
+        return [step * k for k in range(math.ceil(axes.y_min / step), math.floor(axes.y_max / step) + 1)]
     step = 0.2 if axes.y_max > 0.55 else 0.1 if axes.y_max > 0.2 else 0.05
     return [step * k for k in range(int(axes.y_max / step + 1e-9) + 1)]
 
 
 def _at(x: float, y: float, axes: Axes) -> str:
-    return f"{x / axes.x_max * SCALE:.4g} {(1 - y / axes.y_max) * SCALE:.4g}"
+    return f"{x / axes.x_max * SCALE:.4g} {axes.down(y) * SCALE:.4g}"
 
 
 def _path(radii: NDArray[np.float64], y: NDArray[np.float64], axes: Axes) -> str:
@@ -124,9 +155,10 @@ def _path(radii: NDArray[np.float64], y: NDArray[np.float64], axes: Axes) -> str
 
 
 def _grid_lines(axes: Axes) -> str:
-    rows = "".join(f"M0 {(1 - y / axes.y_max) * SCALE:.4g}H{SCALE}" for y in _y_ticks(axes))
-    columns = "".join(f"M{x / axes.x_max * SCALE:.4g} 0V{SCALE}" for x in _x_ticks(axes)[1:])
-    return f'<path class="grid" d="{rows}"/><path class="grid faint" d="{columns}"/>'
+    rows = "".join(f"M0 {axes.down(y) * SCALE:.4g}H{SCALE}" for y in _y_ticks(axes))
+    columns = "".join(f"M{x / axes.x_max * SCALE:.4g} 0V{SCALE}" for x, _ in _x_ticks(axes) if x > 0)
+    zero = f'<path class="zero" d="M0 {axes.down(0) * SCALE:.4g}H{SCALE}"/>' if axes.differences else ""
+    return f'<path class="grid" d="{rows}"/><path class="grid faint" d="{columns}"/>{zero}'
 
 
 def _keys(curve: Curve) -> str:
@@ -134,7 +166,7 @@ def _keys(curve: Curve) -> str:
 
 
 def _length(curve: Curve) -> int:
-    """Grid points before the curve has come down to 0 for good; beyond, it would only thicken the axis."""
+    """Grid points before the curve has come to 0 for good; beyond, it would only thicken the axis."""
     return len(np.trim_zeros(curve.y, "b"))
 
 
@@ -169,14 +201,18 @@ def _points(item: Points, axes: Axes) -> str:
 
 
 def _y_labels(axes: Axes) -> str:
-    labels = (
-        f'<span style="top:{100 * (1 - y / axes.y_max):.2f}%">{100 * y:.0f}<i>%</i></span>' for y in _y_ticks(axes)
-    )
+    labels = (f'<span style="top:{100 * axes.down(y):.2f}%">{_y_label(y, axes)}</span>' for y in _y_ticks(axes))
     return f'<div class="y-labels" aria-hidden="true">{"".join(labels)}</div>'
 
 
+def _y_label(y: float, axes: Axes) -> str:
+    if axes.differences:
+        return f"{100 * y:+.3g}".replace("-", "−") if y else "0"
+    return f"{100 * y:.0f}<i>%</i>"
+
+
 def _x_labels(axes: Axes) -> str:
-    labels = (f'<span style="left:{100 * x / axes.x_max:.2f}%">{x:g}</span>' for x in _x_ticks(axes))
+    labels = (f'<span style="left:{100 * x / axes.x_max:.2f}%">{text}</span>' for x, text in _x_ticks(axes))
     return f'<div class="x-labels" aria-hidden="true">{"".join(labels)}</div>'
 
 

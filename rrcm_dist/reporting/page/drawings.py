@@ -60,8 +60,8 @@ def side_by_side(runs: Sequence[Certificates], look: Look) -> str:
         here = [run for run in runs if run.sigma == sigma]
         if len(here) > 1:
             chart = line_chart([_curve(run, axes, look, label=run.name) for run in here], axes, _description(here))
-            panels.append(f'<div class="panel"><h3>{_swatch(look, sigma)}σ = {sigma:g}</h3>{chart}</div>')
-    return f'{_stroke_key(look)}<div class="panels">{"".join(panels)}</div>' if panels else ""
+            panels.append(f'<div class="panel"><h3>{swatch(look, sigma)}σ = {sigma:g}</h3>{chart}</div>')
+    return f'{stroke_key(look)}<div class="panels">{"".join(panels)}</div>' if panels else ""
 
 
 def envelopes(runs: Sequence[Certificates], look: Look, published: PublishedTable | None) -> str:
@@ -84,7 +84,7 @@ def envelopes(runs: Sequence[Certificates], look: Look, published: PublishedTabl
         else ""
     )
     description = "Best certified accuracy over the noise levels, against the radius"
-    return f"{_stroke_key(look, key)}{line_chart(curves, axes, description, points)}"
+    return f"{stroke_key(look, key)}{line_chart(curves, axes, description, points)}"
 
 
 def acr_rows(summary: Summary, look: Look) -> str:
@@ -94,7 +94,7 @@ def acr_rows(summary: Summary, look: Look) -> str:
     groups = []
     for sigma in look.sigmas:
         lines = "".join(_acr_row(row, look, top) for row in summary.rows if row.sigma == sigma)
-        groups.append(f'<div class="acr-group"><h3>{_swatch(look, sigma)}σ = {sigma:g}</h3><div>{lines}</div></div>')
+        groups.append(f'<div class="acr-group"><h3>{swatch(look, sigma)}σ = {sigma:g}</h3><div>{lines}</div></div>')
     return f'<div class="acr">{"".join(groups)}</div>'
 
 
@@ -105,7 +105,8 @@ def outcomes(runs: Sequence[Certificates], look: Look) -> str:
     edges = [step * k for k in range(int(np.ceil(largest / step - 1e-9)) + 1)]
     edges[-1] = np.inf
     bars = [_outcome_bar(run, edges, look) for run in runs]
-    return f'{_outcome_key(edges)}<div class="outcomes">{"".join(bars)}</div>'
+    failed = any(run.failures for run in runs)
+    return f'{_outcome_key(edges, failed)}<div class="outcomes">{"".join(bars)}</div>'
 
 
 def _acr_row(row: Row, look: Look, top: float) -> str:
@@ -133,7 +134,15 @@ def _description(runs: Sequence[Certificates]) -> str:
     return f"Certified accuracy against radius. {'; '.join(said)}."
 
 
-def _swatch(look: Look, sigma: float) -> str:
+def family_key(look: Look) -> str:
+    """Which colour is which σ, and which stroke which family where there are several."""
+    sigmas = "".join(f'<span class="key">{swatch(look, sigma)}σ {sigma:g}</span>' for sigma in look.sigmas)
+    names = stroke_key(look) if len(look.names) > 1 else ""
+    return f'<div class="keys">{sigmas}</div>{names}'
+
+
+def swatch(look: Look, sigma: float) -> str:
+    """A dot in the colour of a noise level."""
     return f'<i class="swatch" style="--c:{look.colour(sigma)}"></i>'
 
 
@@ -142,14 +151,15 @@ def _stroke(dash: str) -> str:
     return f'<svg class="stroke" viewBox="0 0 34 8" aria-hidden="true"><path d="M1 4H33"{pattern}/></svg>'
 
 
-def _stroke_key(look: Look, further: str = "") -> str:
+def stroke_key(look: Look, further: str = "") -> str:
+    """Which stroke is which family."""
     keys = "".join(f'<span class="key">{_stroke(look.dash(name))}{escape(name)}</span>' for name in look.names)
     return f'<div class="keys">{keys}{further}</div>'
 
 
 def _switches(look: Look) -> str:
     sigmas = "".join(
-        f'<button type="button" aria-pressed="true" data-key="s{k}">{_swatch(look, sigma)}σ {sigma:g}</button>'
+        f'<button type="button" aria-pressed="true" data-key="s{k}">{swatch(look, sigma)}σ {sigma:g}</button>'
         for k, sigma in enumerate(look.sigmas)
     )
     names = "".join(
@@ -183,7 +193,9 @@ def _outcome_bar(run: Certificates, edges: Sequence[float], look: Look) -> str:
         for k in reversed(range(bins))
     ]
     wrong = int((~run.correct & ~run.abstained).sum())
-    parts += [("abstains", "abstains", "", int(run.abstained.sum())), ("wrong", "wrong", "", wrong)]
+    abstains = int(run.abstained.sum()) - len(run.failures)
+    parts += [("abstains", "abstains", "", abstains), ("failed", "failed", "", len(run.failures))]
+    parts.append(("wrong", "wrong", "", wrong))
     segments = "".join(
         f'<span class="{kind}" style="{shade}width:{100 * count / run.images:.3f}%" '
         f'title="{label}: {count} of {run.images} images"></span>'
@@ -192,17 +204,18 @@ def _outcome_bar(run: Certificates, edges: Sequence[float], look: Look) -> str:
     )
     spoken = ", ".join(f"{label} {100 * count / run.images:.0f} %" for label, _, _, count in parts if count)
     return (
-        f'<div class="outcome"><span class="outcome-name">{_swatch(look, run.sigma)}σ {run.sigma:g}'
+        f'<div class="outcome"><span class="outcome-name">{swatch(look, run.sigma)}σ {run.sigma:g}'
         f"<small>{escape(run.name)}</small></span>"
         f'<span class="bar" role="img" aria-label="{escape(spoken)}">{segments}</span></div>'
     )
 
 
-def _outcome_key(edges: Sequence[float]) -> str:
+def _outcome_key(edges: Sequence[float], failed: bool) -> str:
     bins = len(edges) - 1
     certified = "".join(
         f'<span class="key"><i class="box certified" style="--p:{_shade(k, bins)}"></i>{_bin_text(edges, k)}</span>'
         for k in reversed(range(bins))
     )
-    others = "".join(f'<span class="key"><i class="box {kind}"></i>{kind}</span>' for kind in ("abstains", "wrong"))
+    kinds = ("abstains", "failed", "wrong") if failed else ("abstains", "wrong")
+    others = "".join(f'<span class="key"><i class="box {kind}"></i>{kind}</span>' for kind in kinds)
     return f'<div class="keys"><span class="key">correct, radius</span>{certified}{others}</div>'

@@ -1,6 +1,6 @@
 // Reads values off a chart under the pointer, and switches curves on and off. The page is whole without it.
 for (const plot of document.querySelectorAll(".plot")) {
-  const { xMax, curves } = JSON.parse(plot.querySelector("script").textContent);
+  const { xMax, curves, headings, differences } = JSON.parse(plot.querySelector("script").textContent);
   const cursor = plot.querySelector(".cursor"), reading = plot.querySelector(".reading");
   const off = new Set();
 
@@ -9,9 +9,11 @@ for (const plot of document.querySelectorAll(".plot")) {
     const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
     const lines = curves.filter((curve) => !curve.keys.some((key) => off.has(key)));
     if (!lines.length) return hide();
-    const values = lines.map((curve) => ({ curve, y: curve.y[Math.round(share * (curve.y.length - 1))] }));
+    const place = Math.round(share * (lines[0].y.length - 1));
+    const values = lines.map((curve) => ({ curve, y: curve.y[place], differences }));
     values.sort((a, b) => b.y - a.y);
-    reading.replaceChildren(heading(share * xMax), ...values.map(row));
+    const title = headings.length ? headings[place] : "r = " + (share * xMax).toFixed(2);
+    reading.replaceChildren(heading(title), ...values.map(row));
     cursor.hidden = reading.hidden = false;
     cursor.style.left = `${100 * share}%`;
     const left = share * box.width, width = reading.offsetWidth, margin = 30;
@@ -42,19 +44,19 @@ for (const button of document.querySelectorAll(".switches button")) {
   });
 }
 
-function heading(radius) {
+function heading(title) {
   const line = document.createElement("div");
-  line.append("r = " + radius.toFixed(2));
+  line.append(title);
   return line;
 }
 
-function row({ curve, y }) {
+function row({ curve, y, differences }) {
   const line = document.createElement("div"), value = document.createElement("b");
   line.innerHTML = '<svg viewBox="0 0 20 6"><path d="M0 3H20" fill="none" stroke-width="2.4"/></svg>';
   const stroke = line.querySelector("path");
   stroke.style.stroke = curve.colour;
   if (curve.dash) stroke.setAttribute("stroke-dasharray", "5 3");
-  value.textContent = (100 * y).toFixed(1) + " %";
+  value.textContent = differences ? (y > 0 ? "+" : "") + (100 * y).toFixed(1) + " points" : (100 * y).toFixed(1) + " %";
   line.append(curve.label, value);
   return line;
 }

@@ -8,16 +8,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
 
+import numpy as np
+
 from rrcm_dist.reporting.certificates import Certificates
 from rrcm_dist.reporting.page import drawings
+from rrcm_dist.reporting.page.comparisons import difference_charts
+from rrcm_dist.reporting.page.distributions import agreement_chart, draws_chart
 from rrcm_dist.reporting.page.drawings import Look
-from rrcm_dist.reporting.page.tables import accuracy_table, comparison_table, provenance_table, published_comparison
+from rrcm_dist.reporting.page.tables import accuracy_table, plain_table, provenance_table, published_comparison
 from rrcm_dist.reporting.published import PublishedTable
 from rrcm_dist.reporting.summary import Row, Summary, families
-from rrcm_dist.reporting.text.wording import percent, percent_interval, radius_text
+from rrcm_dist.reporting.text.contents import PlainTable, bounds_table, comparison_table, cost_table
+from rrcm_dist.reporting.text.wording import (
+    count_text,
+    percent,
+    percent_interval,
+    radius_text,
+    signed,
+    signed_interval,
+    times_text,
+)
 
 HERE = Path(__file__).parent
 HEADLINE_RADIUS = 0.5
+MOST_CARDS = 4
 
 
 def render_page(
@@ -40,11 +54,15 @@ def render_page(
     sections = [
         _cards(summary),
         _curves(runs, look),
-        _side_by_side(runs, summary, look),
+        _side_by_side(runs, look),
         _acr(summary, look),
         _section("In numbers", _numbers_intro(summary), accuracy_table(summary, look)),
+        _compared(summary, look),
         _published(runs, summary, look, published),
+        _plain(bounds_table(summary), look),
         _outcomes(runs, look),
+        _agreement(runs, look),
+        _cost(runs, summary, look),
         _section(
             "To keep in mind", "", f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>'
         ),
@@ -81,7 +99,11 @@ def _shared_settings(runs: Sequence[Certificates]) -> str:
     first = runs[0].provenance.settings
     shared = (key for key in ("n0", "n", "alpha") if key in first)
     alike = [key for key in shared if all(run.provenance.settings.get(key) == first[key] for run in runs)]
-    return ", ".join(f"{'α' if key == 'alpha' else key} = {escape(first[key])}".replace(" ", "\u00a0") for key in alike)
+    adaptive = any(run.provenance.mode == "adaptive" for run in runs)
+    said = (("α", "=") if key == "alpha" else (key, "≤" if key == "n" and adaptive else "=") for key in alike)
+    return ", ".join(
+        f"{name}\u00a0{sign}\u00a0{escape(first[key])}" for key, (name, sign) in zip(alike, said, strict=True)
+    )
 
 
 def _card(what: str, value: str, detail: str) -> str:
@@ -98,9 +120,9 @@ def _cards(summary: Summary) -> str:
     if summary.comparisons:
         widest = max(summary.comparisons, key=lambda comparison: abs(comparison.difference.value))
         gap = widest.difference
-        interval = "" if math.isnan(gap.low) else f"<br>95 %: {gap.low:+.3f} to {gap.high:+.3f}, paired"
+        interval = f"<br>95 %: {signed_interval(gap)}, paired"
         detail = f"{escape(widest.name)} over {escape(widest.other)}, σ {widest.sigma:g}{interval}"
-        cards.append(_card("Widest difference in ACR", f"{gap.value:+.3f}".replace("-", "−"), detail))
+        cards.append(_card("Widest difference in ACR", signed(gap.value), detail))
     detail = f"{_who(clean, summary)}<br>95 %: {percent_interval(clean.clean_accuracy)}"
     cards.append(_card("Smoothed accuracy, r = 0", f"{percent(clean.clean_accuracy)}<span> %</span>", detail))
     radius = _headline_radius(summary)
@@ -109,6 +131,10 @@ def _cards(summary: Summary) -> str:
         accuracy = row.certified_accuracy[radius]
         detail = f"{_who(row, summary)}<br>95 %: {percent_interval(accuracy)}"
         cards.append(_card(f"Certified at r = {radius_text(radius)}", f"{percent(accuracy)}<span> %</span>", detail))
+    saved = max(summary.rows, key=lambda row: np.nan_to_num(row.effort.saving))
+    if len(cards) < MOST_CARDS and saved.effort.saving > 1:
+        detail = f"{_who(saved, summary)}<br>{count_text(saved.effort.mean_draws)} draws per image on average"
+        cards.append(_card("Fewer draws than with fixed n", times_text(saved.effort.saving), detail))
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
@@ -132,17 +158,59 @@ def _headline_radius(summary: Summary) -> float | None:
 def _curves(runs: Sequence[Certificates], look: Look) -> str:
     intro = (
         "The share of test images, in per cent, that the smoothed classifier gets right and provably keeps right "
-        "within every ℓ<sub>2</sub> perturbation of size r. Bands: 95 % Wilson intervals over the choice of images."
+        "within every ℓ<sub>2</sub> perturbation of size r. Bands hold the whole curve with 95 % over the choice of "
+        "images (simultaneous, equal local levels)."
     )
     return _section("Certified accuracy against radius", intro, drawings.all_curves(runs, look))
 
 
-def _side_by_side(runs: Sequence[Certificates], summary: Summary, look: Look) -> str:
-    body = drawings.side_by_side(runs, look)
+def _side_by_side(runs: Sequence[Certificates], look: Look) -> str:
     intro = "The same curves, one noise level at a time, on common axes."
-    if body and summary.comparisons:
-        body += comparison_table(summary, look)
-    return _section("Side by side at each σ", intro, body)
+    return _section("Side by side at each σ", intro, drawings.side_by_side(runs, look))
+
+
+def _compared(summary: Summary, look: Look) -> str:
+    if not summary.comparisons:
+        return ""
+    table = comparison_table(summary)
+    intro = (
+        "The difference of certified accuracy, in points, on the images that both runs certified. Bands hold the whole "
+        "curve with 95 % (Gaussian multiplier bootstrap): where one leaves 0, so does the difference."
+    )
+    body = difference_charts(summary.comparisons, look) + _explained(table, look)
+    return _section(table.caption, intro, body)
+
+
+def _agreement(runs: Sequence[Certificates], look: Look) -> str:
+    if all(np.isnan(run.agreement).all() for run in runs):
+        return ""
+    bounds = [run for run in runs if run.provenance.agreement == "bound"]
+    which = (
+        "its lower bound" if len(bounds) == len(runs) else "its estimate, or its lower bound where a log has no more"
+    )
+    intro = (
+        "The share of images whose class chosen has at least probability p under noise"
+        f"{f' ({which})' if bounds else ' (successes / n)'}. The axis is stretched by Φ⁻¹, so the certified radius "
+        "σ Φ⁻¹(p) grows along it evenly. Below ½ an image abstains."
+    )
+    return _section("How sure the classifier is", intro, agreement_chart(runs, look))
+
+
+def _cost(runs: Sequence[Certificates], summary: Summary, look: Look) -> str:
+    table = cost_table(summary)
+    if not table.lines:
+        return ""
+    chart = draws_chart(runs, look)
+    stopped = "The chart shows the share of images that are undecided after so many draws." if chart else ""
+    return _section(table.caption, stopped, chart + _explained(table, look))
+
+
+def _plain(table: PlainTable, look: Look) -> str:
+    return _section(table.caption, escape(table.explanation), plain_table(table, look))
+
+
+def _explained(table: PlainTable, look: Look) -> str:
+    return f'{plain_table(table, look)}<p class="below">{escape(table.explanation)}</p>'
 
 
 def _acr(summary: Summary, look: Look) -> str:
@@ -151,7 +219,7 @@ def _acr(summary: Summary, look: Look) -> str:
 
 
 def _numbers_intro(summary: Summary) -> str:
-    intro = "Certified accuracy in % with 95 % Wilson intervals."
+    intro = "Certified accuracy in % with 95 % Wilson intervals, each for itself."
     if len(summary.rows) > 1:
         intro += " The best value at each radius is underlined."
     return intro

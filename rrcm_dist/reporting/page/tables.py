@@ -1,17 +1,19 @@
 """The tables of the page."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 from rrcm_dist.reporting.certificates import Certificates
 from rrcm_dist.reporting.measures.accuracy import certified_accuracy
-from rrcm_dist.reporting.page.drawings import Look
+from rrcm_dist.reporting.page.drawings import Look, swatch
 from rrcm_dist.reporting.published import PublishedTable
 from rrcm_dist.reporting.summary import Envelope, Row, Summary, families
+from rrcm_dist.reporting.text.contents import Cell, Column, PlainTable, shared_beginning
 from rrcm_dist.reporting.text.wording import best_sigma, percent, percent_interval, radius_text, seconds_text
 
 UNKNOWN = '<span class="soft">–</span>'
+TEXT, MORE = ' class="text"', ' class="more"'
 
 
 def accuracy_table(summary: Summary, look: Look) -> str:
@@ -30,19 +32,29 @@ def accuracy_table(summary: Summary, look: Look) -> str:
     return _table(columns, body, "Certified accuracy by run and radius")
 
 
-def comparison_table(summary: Summary, look: Look) -> str:
-    """Differences of average certified radius between families, paired by image."""
-    body = []
-    for comparison in summary.comparisons:
-        gap = comparison.difference
-        interval = UNKNOWN if math.isnan(gap.low) else f"{_signed(gap.low)} to {_signed(gap.high)}"
-        body.append(
-            f'<tr><th scope="row">{_swatch(look, comparison.sigma)}{comparison.sigma:g}</th>'
-            f'<td class="wide">{escape(comparison.name)} minus {escape(comparison.other)}</td>'
-            f"<td><b>{_signed(gap.value)}</b></td><td>{interval}</td><td>{comparison.images:,}</td></tr>"
-        )
-    columns = ["σ", "", "Difference in ACR", "95 %, paired by image", "Images"]
-    return _table(columns, body, "Differences of average certified radius")
+def plain_table(table: PlainTable, look: Look) -> str:
+    """A table as the other outputs have it; lines stand below the name that they belong to."""
+    columns = table.columns[1:]
+    body: list[str] = []
+    group: str | None = None
+    before: tuple[Cell, ...] = ()
+    for line in table.lines:
+        if line.group != group:
+            group, before = line.group, ()
+            body.append(f'<tr class="group"><th scope="rowgroup" colspan="{len(columns)}">{escape(group)}</th></tr>')
+        body.append(_plain_line(line.cells[1:], before, columns, look))
+        before = line.cells[1:]
+    heads = [(column.title, column.text) for column in columns]
+    return _table([title for title, _ in heads], body, table.caption, text={title for title, text in heads if text})
+
+
+def _plain_line(cells: Sequence[Cell], before: Sequence[Cell], columns: Sequence[Column], look: Look) -> str:
+    """A line of a plain table; what it shares with the beginning of the one before it is not said again."""
+    shared = shared_beginning(cells, before)
+    sigma = "" if shared else f"{swatch(look, float(cells[0].text))}{escape(cells[0].text)}"
+    rest = (Cell("") if place < shared else cell for place, cell in enumerate(cells[1:], start=1))
+    line = "".join(_cell(cell, column) for cell, column in zip(rest, columns[1:], strict=True))
+    return f'<tr{MORE if shared else ""}><th scope="row">{sigma}</th>{line}</tr>'
 
 
 def published_comparison(runs: Sequence[Certificates], published: PublishedTable) -> str:
@@ -66,7 +78,7 @@ def published_comparison(runs: Sequence[Certificates], published: PublishedTable
 def provenance_table(runs: Sequence[Certificates], look: Look) -> str:
     """Which file every run was read from, its date, and the settings that it states."""
     body = [
-        f'<tr><th scope="row">{escape(run.name)}</th><td>{_swatch(look, run.sigma)} {run.sigma:g}</td>'
+        f'<tr><th scope="row">{escape(run.name)}</th><td>{swatch(look, run.sigma)} {run.sigma:g}</td>'
         f'<td class="wide"><code>{escape(str(run.provenance.path))}</code></td><td>{run.provenance.kind}</td>'
         f'<td>{run.provenance.date}</td><td class="wide">{_settings(run)}</td></tr>'
         for run in runs
@@ -74,12 +86,21 @@ def provenance_table(runs: Sequence[Certificates], look: Look) -> str:
     return _table(["Run", "σ", "File", "Kind", "Last change", "Settings stated in it"], body, "Sources", "words")
 
 
-def _table(columns: Sequence[str], body: Sequence[str], description: str, css: str = "numbers") -> str:
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+def _table(
+    columns: Sequence[str], body: Sequence[str], description: str, css: str = "numbers", text: Collection[str] = ()
+) -> str:
+    head = "".join(f'<th scope="col"{TEXT if column in text else ""}>{escape(column)}</th>' for column in columns)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(description)}"><table class="{css}">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _cell(cell: Cell, column: Column) -> str:
+    detail = (
+        f'<small class="interval">{escape(cell.detail).replace(" to ", " to&nbsp;")}</small>' if cell.detail else ""
+    )
+    return f"<td{TEXT if column.text else ''}>{escape(cell.text)}{detail}</td>"
 
 
 def _run_line(row: Row, look: Look, highest: dict[float, float]) -> str:
@@ -89,7 +110,7 @@ def _run_line(row: Row, look: Look, highest: dict[float, float]) -> str:
         for r, estimate in row.certified_accuracy.items()
     )
     return (
-        f'<tr><th scope="row">{_swatch(look, row.sigma)}{row.sigma:g}</th><td>{row.images:,}</td>'
+        f'<tr><th scope="row">{swatch(look, row.sigma)}{row.sigma:g}</th><td>{row.images:,}</td>'
         f"<td><b>{row.acr.value:.3f}</b>{acr}</td><td>{percent(row.abstain)} %</td>{accuracies}"
         f"<td>{seconds_text(row.effort.median_seconds)}</td></tr>"
     )
@@ -113,11 +134,3 @@ def _envelope_line(envelope: Envelope) -> str:
 def _settings(run: Certificates) -> str:
     stated = (f"{escape(key)} {escape(value)}" for key, value in run.provenance.settings.items())
     return " · ".join(stated) or UNKNOWN
-
-
-def _swatch(look: Look, sigma: float) -> str:
-    return f'<i class="swatch" style="--c:{look.colour(sigma)}"></i>'
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from rrcm_dist.reporting.measures.estimates import Estimate
 from rrcm_dist.reporting.summary import QUANTILES, Comparison, Envelope, Row, Summary
@@ -132,6 +133,11 @@ def comparison_table(summary: Summary) -> PlainTable:
         "Newcombe, method 10) and exact two-sided McNemar p-values, each radius for itself."
     )
     return PlainTable("comparison", "Compared image by image", explanation, tuple(columns), lines)
+
+
+def shared_beginning(cells: Sequence[Cell], before: Sequence[Cell]) -> int:
+    """How many of the first `cells` are those of the line `before`: they need not be said twice."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(cells, before, strict=False)))
 
 
 def draws_lines(rows: Sequence[Row]) -> list[str]:

@@ -5,10 +5,10 @@ A document needs `\\usepackage{booktabs}`; nothing else is assumed. Names stand 
 """
 
 from collections.abc import Sequence
-from itertools import groupby, takewhile
+from itertools import groupby
 
 from rrcm_dist.reporting.summary import Summary
-from rrcm_dist.reporting.text.contents import Cell, Column, Line, PlainTable, draws_lines, tables
+from rrcm_dist.reporting.text.contents import Cell, Column, Line, PlainTable, draws_lines, shared_beginning, tables
 
 ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -97,7 +97,7 @@ def _body(lines: Sequence[Line], width: int) -> list[str]:
             body += [r"\addlinespace"] if body else []
             body.append(rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape(line.group)}}}}} \\")
             group, before = line.group, ()
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(own, before, strict=False)))
+        shared = shared_beginning(own, before)
         before = own
         cells = [Cell("best"), *own[1:]] if line.aside else [Cell("")] * shared + list(own[shared:])
         body += _set(cells, line.aside)
