@@ -10,7 +10,7 @@ docs/adaptive.md.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv, logsumexp
+from scipy.special import betaincinv
 
 from rrcm_dist.certification.statistics.bounds import check_alpha
 from rrcm_dist.errors import InvalidInput
@@ -70,7 +70,8 @@ def log_evidence(agree: NDArray[np.float64], fail: NDArray[np.float64], p0: NDAr
     shift = SHIFTS / np.sqrt(odds)[..., None]
     gain = np.log1p(odds[..., None] * -np.expm1(-shift))
     terms = LOG_WEIGHTS + agree[..., None] * gain * (1 - GUARD) - fail[..., None] * shift * (1 + GUARD)
-    total = logsumexp(terms, axis=-1)
+    largest = terms.max(axis=-1)
+    total = largest + np.log(np.exp(terms - largest[..., None]).sum(axis=-1))
     return total - GUARD * (1 + np.abs(total))
 
 
@@ -85,16 +86,18 @@ def _root(agree: NDArray[np.float64], fail: NDArray[np.float64], alpha: float) -
     moving = np.ones(agree.shape, dtype=bool)
     for _ in range(NEWTON_STEPS):
         odds = np.exp(log_odds)
-        shift = SHIFTS * np.exp(-log_odds / 2)[:, None]
-        ratio = odds[:, None] * -np.expm1(-shift)
+        shift = SHIFTS / np.sqrt(odds)[:, None]
+        decrease = -np.expm1(-shift)
+        ratio = odds[:, None] * decrease
         terms = LOG_WEIGHTS + agree[:, None] * np.log1p(ratio) - fail[:, None] * shift
-        value = logsumexp(terms, axis=-1)
-        ratio_slope = ratio - odds[:, None] * np.exp(-shift) * shift / 2
-        slopes = agree[:, None] * ratio_slope / (1 + ratio) + fail[:, None] * shift / 2
-        slope = (np.exp(terms - value[:, None]) * slopes).sum(axis=-1)
-        step = np.clip((value + np.log(alpha)) / slope, -1.0, 1.0)
+        slopes = agree[:, None] * (ratio - odds[:, None] * (1 - decrease) * shift / 2) / (1 + ratio)
+        slopes += fail[:, None] * shift / 2
+        largest = terms.max(axis=-1)
+        shares = np.exp(terms - largest[:, None])
+        total = shares.sum(axis=-1)
+        step = np.clip((largest + np.log(total) + np.log(alpha)) * total / (shares * slopes).sum(axis=-1), -1.0, 1.0)
         log_odds -= np.where(moving, step, 0.0)
-        moving &= np.abs(step) > 1e-13
+        moving &= np.abs(step) > 1e-9
         if not moving.any():
             break
     return 1.0 / (1.0 + np.exp(log_odds))
