@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from wandb_runs import records, told
 
-from rrcm_dist.certification.pool.wandb_curve import WandbCurve
+from rrcm_dist.certification.pool.wandb_curve import WandbCurve, point
 from rrcm_dist.certification.pool.watching import LevelState, Snapshot
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.tracking import ID_FILE
@@ -42,6 +42,11 @@ def test_every_level_and_radius_is_told_and_what_is_not_decided_is_left_out(tmp_
         "sigma_0.5/images_decided": 0, "sigma_0.5/images_failed": 0, "sigma_0.5/draws": 0, "sigma_0.5/draws_saved": 0,
     }  # fmt: skip
     assert chart["images_decided"] == 4
+
+
+def test_no_radius_is_rounded_in_a_name() -> None:
+    level = replace(QUARTER, radii=(0.1234567, 0.12345671), certified=(1, 0))
+    assert point(snapshot(1.0, level))["sigma_0.25/certified_accuracy_at_0.1234567"] == 0.25
 
 
 def test_the_last_state_is_told_and_those_in_quick_succession_are_not(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rrcm_dist.certification.pool.watching import LevelState, Snapshot
+from rrcm_dist.certification.statistics.bounds import full_precision
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.tracking import start_run
 
@@ -111,7 +112,7 @@ def point(snapshot: Snapshot) -> dict[str, float]:
         values |= {f"{name}/draws": level.draws, f"{name}/draws_saved": level.draws_saved}
         if level.decided:
             for radius, accuracy in zip(level.radii, accuracies(level), strict=True):
-                values[f"{name}/certified_accuracy_at_{radius:g}"] = accuracy
+                values[f"{name}/certified_accuracy_at_{full_precision(radius).removesuffix('.0')}"] = accuracy
     return values
 
 
