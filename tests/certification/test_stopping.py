@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
-from rrcm_dist.certification.statistics.bounds import certified_radius
+from rrcm_dist.certification.statistics.bounds import certified_radius, clopper_pearson_lower
 from rrcm_dist.certification.statistics.confidence_sequence import lower_bound
 from rrcm_dist.certification.statistics.stopping import AdaptiveRule, block_sizes
 
@@ -98,6 +99,25 @@ def test_images_are_decided_alike_one_by_one_and_together():
     assert 0 < together.sum() < 500
     alone = [bool(one.finished(*each)) for each in zip(successes, trials, bounds, strict=True)]
     assert together.tolist() == alone
+
+
+def test_most_draws_are_saved_and_few_radii_lost():
+    generator = np.random.default_rng(1)
+    p = ndtr(np.maximum(generator.uniform(-0.5, 3.5, 10_000), 0.0))  # an eighth at one half, as abstentions in logs are
+    one = rule()
+    successes, draws, lower = np.zeros(p.size, np.int64), np.zeros(p.size, np.int64), np.zeros(p.size)
+    active, trials = np.arange(p.size), 0
+    for size in block_sizes(N, 100, 0.15, 1000):
+        trials += size
+        draws[active] = trials
+        successes[active] += generator.binomial(size, p[active])
+        lower[active] = np.maximum(lower[active], lower_bound(successes[active], trials, ALPHA))
+        active = active[~one.finished(successes[active], trials, lower[active])]
+    fixed = clopper_pearson_lower(generator.binomial(N, p), N, ALPHA)
+    lost = 100 * ((fixed[:, None] >= one.levels).mean(axis=0) - (lower[:, None] >= one.levels).mean(axis=0))
+    assert draws.mean() < 7600
+    assert lost.mean() < 0.8
+    assert lost.max() < 2.5
 
 
 @pytest.mark.parametrize("n", [1, 2, 9, 10, 11, 150, 100_000])
