@@ -18,7 +18,7 @@ RECIPE = CertifyConfig.model_validate({
     "name": "curve", "output": "run", "data": "shards", "image_size": 32, "tracking": {"wandb": "offline"},
     "classifiers": [{"sigma": 0.25, "function": "nets:one"}, {"sigma": 0.5, "function": "nets:one"}],
 })  # fmt: skip
-QUARTER = LevelState(0.25, 10, decided=4, failed=1, radii=(0.0, 0.25), certified=(3, 1), draws=5000, draws_saved=900)
+QUARTER = LevelState(0.25, 10, decided=3, failed=1, radii=(0.0, 0.25), certified=(3, 1), draws=5000, draws_saved=900)
 HALF = LevelState(0.5, 10, decided=0, failed=0, radii=(0.0, 0.25), certified=(0, 0), draws=0, draws_saved=0)
 
 
@@ -34,14 +34,14 @@ def test_every_level_and_radius_is_told_and_what_is_not_decided_is_left_out(tmp_
     curve.close()
     line, chart = told(tmp_path)
     assert line == {
-        "images_decided": 4, "images_failed": 1, "seconds": 1.0, "draws": 6000, "draws_per_second": 1500.0,
+        "images_decided": 3, "images_failed": 1, "seconds": 1.0, "draws": 6000, "draws_per_second": 1500.0,
         "draws_saved": 900, "workers": 2, "blocks_retried": 0,
-        "sigma_0.25/images_decided": 4, "sigma_0.25/images_failed": 1, "sigma_0.25/draws": 5000,
+        "sigma_0.25/images_decided": 3, "sigma_0.25/images_failed": 1, "sigma_0.25/draws": 5000,
         "sigma_0.25/draws_saved": 900, "sigma_0.25/certified_accuracy_at_0": 0.75,
         "sigma_0.25/certified_accuracy_at_0.25": 0.25,
         "sigma_0.5/images_decided": 0, "sigma_0.5/images_failed": 0, "sigma_0.5/draws": 0, "sigma_0.5/draws_saved": 0,
     }  # fmt: skip
-    assert chart["images_decided"] == 4
+    assert chart["images_decided"] == 3
 
 
 def test_no_radius_is_rounded_in_a_name() -> None:

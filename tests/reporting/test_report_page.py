@@ -113,3 +113,9 @@ def test_a_browser_runs_the_page_switches_curves_and_reads_values(tmp_path, sour
     assert "from scratch, σ 0.5" in body
     assert "σ 0.25" not in body
     assert 'data-overflow="0"' in body
+
+
+def test_the_largest_radius_told_of_a_curve_is_not_rounded_up(write_log):
+    log = write_log("sigma_0.25.tsv", [(0, 3, 3, 0.759, 1), (20, 7, 7, 0.5, 1)])
+    text = build_report([Source(log)], [0.0]).html()
+    assert "largest radius 0.75." in text

@@ -62,7 +62,7 @@ class WandbCurve:
         self._run.finish()
 
     def _tell_curve(self, snapshot: Snapshot) -> None:
-        levels = [level for level in snapshot.levels if level.decided]
+        levels = [level for level in snapshot.levels if level.decided + level.failed]
         if not levels:
             return
         import wandb
@@ -94,7 +94,7 @@ class WandbCurve:
 def point(snapshot: Snapshot) -> dict[str, float]:
     """What is told of one moment: rates and counts of the run, then of every noise level, names such as `sigma_0.25/…`.
 
-    Certified accuracy, a share of the images decided so far, is left out while there are none.
+    Certified accuracy, a share of the images decided or given up so far, is left out while there are none.
     """
     values: dict[str, float] = {
         "images_decided": _decided(snapshot),
@@ -110,15 +110,15 @@ def point(snapshot: Snapshot) -> dict[str, float]:
         name = f"sigma_{level.sigma:g}"
         values |= {f"{name}/images_decided": level.decided, f"{name}/images_failed": level.failed}
         values |= {f"{name}/draws": level.draws, f"{name}/draws_saved": level.draws_saved}
-        if level.decided:
+        if level.decided + level.failed:
             for radius, accuracy in zip(level.radii, accuracies(level), strict=True):
                 values[f"{name}/certified_accuracy_at_{full_precision(radius).removesuffix('.0')}"] = accuracy
     return values
 
 
 def accuracies(level: LevelState) -> list[float]:
-    """Certified accuracy at each of the level's radii, of the images decided so far."""
-    return [certified / level.decided for certified in level.certified]
+    """Certified accuracy at each of the level's radii, of the images decided or given up so far."""
+    return [certified / (level.decided + level.failed) for certified in level.certified]
 
 
 def _decided(snapshot: Snapshot) -> int:

@@ -6,6 +6,7 @@ from html import escape
 
 import numpy as np
 
+from rrcm_dist.certification.statistics.bounds import round_down
 from rrcm_dist.reporting.certificates import Certificates
 from rrcm_dist.reporting.measures.accuracy import best_of_sigma_curve, certified_accuracy_curve
 from rrcm_dist.reporting.page.charts import COLOURS, DASHES, Axes, Curve, Points, axes_for, grid, line_chart, nice_step
@@ -128,7 +129,7 @@ def _curve(run: Certificates, axes: Axes, look: Look, label: str = "") -> Curve:
 def _description(runs: Sequence[Certificates]) -> str:
     said = (
         f"{run.name} at σ {run.sigma:g}: {100 * run.correct.mean():.0f} % at radius 0, largest radius "
-        f"{max(float(run.correct_radius.max()), 0):.2f}"
+        f"{round_down(max(float(run.correct_radius.max()), 0.0), 2)}"
         for run in runs
     )
     return f"Certified accuracy against radius. {'; '.join(said)}."
