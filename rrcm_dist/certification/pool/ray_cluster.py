@@ -2,11 +2,12 @@
 
 An embedded Ray is private to its process. All it listens on is bound to 127.0.0.1: GCS, raylet, object manager, agents,
 workers, dashboard and metrics (so measured with Ray 2.60 on Linux; the tests look at every port). It has a token of its
-own, and never touches ~/.ray, /tmp/ray or another Ray of the same host:
+own, and never touches ~/.ray, /tmp/ray or another Ray of the same host. It ends with its process, killed or not; after
+SIGKILL the workers take 2 s, two agents that watch them a minute, and the next run sweeps the folder:
 
-    /tmp/rrcm-ray-XXXXXXXX/         mode 700; Ray's temporary folder, gone with the run
+    /tmp/rrcm-ray-XXXXXXXX/         for this user alone; gone with the run
         token                       what the dashboard asks for
-        session_latest/logs/        Ray's own logs
+        ray/session_latest/logs/    Ray's own logs
     /tmp/rrcm-ray-XXXXXXXX.json     link to the list of metrics ports, for Prometheus; gone with the run
 """
 
@@ -30,8 +31,9 @@ from rrcm_dist.certification.pool.ray_address import check_cluster
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 FOLDER_PREFIX = "rrcm-ray-"
-LONGEST_FOLDER = 40
-"""Of a unix socket's 107 bytes, `/session_<date>_<time>_<pid>/sockets/plasma_store` takes up to 66."""
+RAY_FOLDER = "ray"
+LONGEST_FOLDER = 39
+"""Of a unix socket's 107 bytes, `/ray/session_<date>_<time>_<pid>/sockets/plasma_store` takes up to 68."""
 MOST_OBJECT_STORE_BYTES = 4 * 2**30
 NOT_YET_LOCKED_SECONDS = 60
 """A folder this young may belong to a process that has not locked it yet."""
@@ -95,7 +97,8 @@ def _embedded(ray: ModuleType, cpus: int | None, dashboard: bool) -> Iterator[Ra
         token_file.write_text(secrets.token_hex(32))
         _set_private_environment(ray, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)})
         try:
-            context = _start(ray, folder, cpus, dashboard)
+            # One folder deeper, as Ray lets everybody write into its own.
+            context = _start(ray, folder / RAY_FOLDER, cpus, dashboard)
             url = f"http://{context.dashboard_url}" if context.dashboard_url else None
             with _metrics_link(folder) if url else contextlib.nullcontext() as metrics:
                 yield RayFacts(ray.get_runtime_context().gcs_address, url, True, token_file, metrics)
@@ -224,7 +227,7 @@ def _sweep(parent: Path) -> None:
 def _metrics_link(folder: Path) -> Iterator[Path]:
     """Prometheus takes `*` in the last part of a path only: a link beside the folder keeps its configuration fixed."""
     link = folder.with_name(f"{folder.name}.json")
-    link.symlink_to(folder / "prom_metrics_service_discovery.json")
+    link.symlink_to(folder / RAY_FOLDER / "prom_metrics_service_discovery.json")
     try:
         yield link
     finally:

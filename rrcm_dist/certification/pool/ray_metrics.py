@@ -12,7 +12,8 @@
     rrcm_certify_draws_saved                 gauge     by sigma: draws that mode fixed would have cost besides
     rrcm_certify_certified_accuracy          gauge     by sigma and radius: 0 to 1, of images decided or failed
 
-Every one bears `run`, the name of the run: a cluster may carry several.
+Every one bears `run`, the name of the run: a cluster may carry several. Ray passes values on every 10 s and forgets a
+gauge that is not set again for 20 s, so charts end with the run.
 """
 
 import logging
