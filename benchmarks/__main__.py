@@ -7,6 +7,9 @@ import sys
 DESCRIPTIONS = {
     "pretraining_step": "one pre-training step beside the same loss written out plainly (CPU or GPU)",
     "loader": "images/s per core of the loader beside torchvision's pipeline (--shards FOLDER)",
+    "certification_worker": "draws/s of a worker beside the bare forward pass and a plain loop (CPU or GPU)",
+    "certification_pool": "several Ray workers beside one",
+    "certification_ledger": "size of a large ledger, time to report on it",
     "certification_driver": "blocks per second of the driver with workers that answer at once",
     "adaptive_replay": "adaptive certification replayed on published logs beside a fixed n (--logs FOLDER)",
     "demo_seeds": "the demo over several seeds: pre-trained against from scratch",
@@ -21,7 +24,7 @@ def main() -> None:
         return
     print("python -m benchmarks NAME [--help]\n")
     for name, description in DESCRIPTIONS.items():
-        print(f"  {name:20s}{description}")
+        print(f"  {name:22s}{description}")
     if len(sys.argv) > 1:
         sys.exit(f"\nerror: there is no benchmark {sys.argv[1]!r}")
     for name in WITHOUT_DATA:
