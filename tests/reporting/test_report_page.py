@@ -67,7 +67,8 @@ def test_every_run_has_a_line_and_a_band_and_every_shared_sigma_a_panel(sources)
     first = page.split('<div class="plot"')[1]
     assert len(re.findall('data-part="line"', first)) == 3
     assert len(re.findall('data-part="band"', first)) == 3
-    assert page.count('<div class="panel">') == 1
+    assert page.split("Compared image by image")[0].count('<div class="panel">') == 1
+    assert page.split("Compared image by image")[1].count('<div class="panel">') == 1
 
 
 def test_published_methods_stand_in_the_figure_and_in_the_table(sources):
@@ -86,8 +87,9 @@ def test_runs_without_any_correct_image_still_make_a_page(write_log):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to open the page in")
-def test_a_browser_runs_the_page_switches_curves_and_reads_values(tmp_path, sources):
-    page = build_report(sources, output=tmp_path / "out")
+def test_a_browser_runs_the_page_switches_curves_and_reads_values(tmp_path, sources, write_adaptive_ledger):
+    page = build_report([*sources, Source(write_adaptive_ledger("ledger.sqlite"), "adaptive")])
+    page.write(tmp_path / "out", figures=False)
     probe = """<script>
     addEventListener("error", (event) => document.body.dataset.error = event.message);
     addEventListener("load", () => {
@@ -97,6 +99,13 @@ def test_a_browser_runs_the_page_switches_curves_and_reads_values(tmp_path, sour
       const at = { clientX: box.left + 1, clientY: box.top + 9, bubbles: true };
       plot.dispatchEvent(new PointerEvent("pointermove", at));
       document.body.dataset.reading = plot.querySelector(".reading").textContent;
+      for (const [name, heading] of Object.entries({ pairs: "Compared", sure: "How sure", cost: "What it cost" })) {
+        const section = [...document.querySelectorAll("section")].find((s) => s.textContent.startsWith(heading));
+        const chart = section.querySelector(".plot"), edge = chart.getBoundingClientRect();
+        const there = { clientX: edge.left + 0.5 * edge.width, clientY: edge.top + 9, bubbles: true };
+        chart.dispatchEvent(new PointerEvent("pointermove", there));
+        document.body.dataset[name] = chart.querySelector(".reading").textContent;
+      }
       document.body.dataset.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
     });
     </script></body>"""
@@ -107,15 +116,15 @@ def test_a_browser_runs_the_page_switches_curves_and_reads_values(tmp_path, sour
              "--window-size=500,900", "--dump-dom"]  # fmt: skip
     shown = subprocess.run([CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     body = re.search("<body[^>]*>", shown.stdout)[0]
-    assert "data-error" not in body
-    assert 'data-hidden="2"' in body
-    assert "r = 0.00" in body
-    assert "from scratch, σ 0.5" in body
-    assert "σ 0.25" not in body
-    assert 'data-overflow="0"' in body
-
-
-def test_the_largest_radius_told_of_a_curve_is_not_rounded_up(write_log):
-    log = write_log("sigma_0.25.tsv", [(0, 3, 3, 0.759, 1), (20, 7, 7, 0.5, 1)])
-    text = build_report([Source(log)], [0.0]).html()
-    assert "largest radius 0.75." in text
+    seen = dict(re.findall('data-(\\w+)="([^"]*)"', body))
+    assert "error" not in seen
+    assert (seen["hidden"], seen["overflow"]) == ("2", "0")
+    assert seen["reading"].startswith("r = 0.00")
+    assert "from scratch, σ 0.5" in seen["reading"]
+    assert "σ 0.25" not in seen["reading"]
+    assert seen["pairs"].startswith("r = 0.2")
+    assert "trained minus from scratch" in seen["pairs"]
+    assert seen["pairs"].endswith("points")
+    assert seen["sure"].startswith("p ≥ 0.9")
+    assert "adaptive, σ 0.5" in seen["sure"]
+    assert re.match(r"after [\d,]+ drawsadaptive, σ 0.5[\d.]+ %$", seen["cost"])

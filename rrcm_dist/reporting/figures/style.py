@@ -5,6 +5,7 @@ identifiers from a fixed salt. Type is embedded as TrueType (PDF) or drawn as ou
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +76,8 @@ METADATA: Mapping[str, dict[str, None]] = {
 @contextmanager
 def drawing() -> Iterator[None]:
     """Draw and save in the house style; matplotlib's own settings are as before afterwards."""
-    with rc_context():
+    with rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script that the fonts lack
         rcdefaults()  # what a user's matplotlibrc says must not change the figure
         for name, value in SETTINGS.items():
             rcParams[name] = value  # type: ignore[index]

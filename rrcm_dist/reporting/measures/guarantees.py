@@ -3,7 +3,7 @@
 Each certificate is wrong with probability at most α, over its own draws of noise. So certified accuracy as papers
 print it is approximate: some of the images counted may not be robust at the radius said. Cohen, Rosenfeld & Kolter
 (ICML 2019, appendix "Estimating the certified test-set accuracy") make it a lower bound that holds with probability
-1 - ρ, by Bernstein's inequality; here the same is said with exact binomial tails, ρ = 5 %:
+1 - ρ, by Bernstein's inequality, radius by radius; here the same is said with exact binomial tails, ρ = 5 %:
 
 - *on these images*: the number of wrong certificates of N is at most q, the (1 - ρ)-quantile of Binomial(N, α). One
   event bounds it for every radius at once, so the true certified accuracy is ≥ (c(r) - q) / N at all r together, c(r)
