@@ -25,6 +25,8 @@ class Return:
     host: str
     counted: Sequence[Counted] | None
     """One a block, in order; None where the worker is gone."""
+    begun: bool = True
+    """Where the worker is gone: whether it may have been counting this batch, so that a block of it may be to blame."""
 
 
 class Crew(Protocol):

@@ -111,7 +111,7 @@ class Driver:
     def _hand_out(self) -> None:
         for worker in self._crew.free():
             draws = max(1, round(self._speeds.get(worker, 1.0) * BATCH_SECONDS))
-            tasks = self.queue.take(worker, len(self._crew.workers()), draws, BATCH_BLOCKS)
+            tasks = self.queue.take(worker, self._crew.workers(), draws, BATCH_BLOCKS)
             tasks = [task for task in tasks if self._read(task)]
             if tasks:
                 blocks = [task.block for task in tasks]
@@ -127,7 +127,7 @@ class Driver:
             try:
                 ((_, pixels),) = self._images.read([image])
             except RRCMError as error:
-                self._failed(task, self.queue.withdraw(task, str(error)))
+                self._failed(task.track, self.queue.withdraw(task, str(error)))
                 return False
             self._pixels[image] = pixels.numpy()
         return True
@@ -137,15 +137,17 @@ class Driver:
         for returned in returns:
             tasks = self._out.pop(returned.ticket)
             if returned.counted is None:
-                for task, reason in self.queue.lost(tasks):
-                    self._failed(task, reason)
+                for task, reason in self.queue.lost(tasks, returned.begun):
+                    self._failed(task.track, reason)
                 continue
             for task, counted in zip(tasks, returned.counted, strict=True):
                 self._take_one(task, counted, returned)
                 touched[id(task.track)] = task.track
-            draws = sum(task.block.draws for task in tasks)
-            self._speeds[returned.worker] = draws / (sum(counted.seconds for counted in returned.counted) + 1e-6)
-            self._tally.counted(returned.worker, draws)
+            done = [(task, one) for task, one in zip(tasks, returned.counted, strict=True) if not one.problem]
+            if done:
+                draws = sum(task.block.draws for task, _ in done)
+                self._speeds[returned.worker] = draws / (sum(one.seconds for _, one in done) + 1e-6)
+                self._tally.counted(returned.worker, draws)
         self._settle(list(touched.values()))
 
     def _take_one(self, task: Task, counted: Counted, returned: Return) -> None:
@@ -159,11 +161,11 @@ class Driver:
             except (ValueError, IndexError) as error:
                 problem = f"{returned.host} returned no counts of {task.block.draws} draws: {error}"
         if problem:
-            self._failed(task, self.queue.failed(task, returned.worker, problem))
+            self._failed(task.track, self.queue.failed(task, returned.worker, problem))
             return
         self._worked[task.block.sigma] = True
         result = BlockCounts(task.block, counts, returned.host, counted.seconds)
-        self._failed(task, self.queue.counted(task, returned.worker, result))
+        self._failed(task.track, self.queue.counted(task, returned.worker, result))
 
     def _settle(self, tracks: list[Track]) -> None:
         """Make what has come count: into the ledger, and into the decision on what is still needed."""
@@ -175,7 +177,7 @@ class Driver:
             for track in tracks:
                 if track.over:
                     self._tally.levels[track.sigma].add([track.counts(self._images.classes)])
-                self.queue.looked(track)
+                self._failed(track, self.queue.looked(track))
             tracks = [track for track in tracks if not track.over]
 
     def _bound(self, tracks: list[Track]) -> None:
@@ -198,18 +200,17 @@ class Driver:
             if ended:
                 track.end()
 
-    def _failed(self, task: Task, reason: str) -> None:
-        """Note that a task's image was given up, if there is a reason."""
+    def _failed(self, track: Track, reason: str) -> None:
+        """Note that an image was given up, if there is a reason."""
         if not reason:
             return
-        sigma = task.block.sigma
-        self._ledger.fail(sigma, task.block.image, reason)
+        image, sigma = track.image, track.sigma
+        self._ledger.fail(sigma, image.image, reason)
         tally = self._tally.levels[sigma]
         tally.failed += 1
         if not self._worked[sigma] and tally.failed >= min(FAILURES_BEFORE_END, len(self._images.images)):
             raise RunFailure(
-                f"every image tried at sigma {sigma:g} failed; the last, {task.block.image} ({task.block.key}), "
-                f"{reason}"
+                f"every image tried at sigma {sigma:g} failed; the last, {image.image} ({image.key}), {reason}"
             )
 
     def _watch(self, now: bool = False) -> None:

@@ -6,7 +6,7 @@ tail; in mode adaptive idle workers then count blocks ahead, which are dropped w
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from rrcm_dist.certification.blocks import BlockCounts
 from rrcm_dist.certification.pool.tasks import Task
@@ -53,20 +53,19 @@ class WorkQueue:
     @property
     def over(self) -> bool:
         """Whether nothing is left to do; what is out is not needed any more."""
-        return not (self._waiting or self._open or self._again)
+        return not (self._waiting or self._open)
 
-    def take(self, worker: str, workers: int, draws: int, blocks: int) -> list[Task]:
+    def take(self, worker: str, workers: Collection[str], draws: int, blocks: int) -> list[Task]:
         """The next batch for `worker`, one of `workers`: about `draws` draws, at most `blocks` blocks, [] if none."""
-        blocks = min(blocks, max(1, self.queued // (BATCHES_LEFT * max(workers, 1))))
+        blocks = min(blocks, max(1, self.queued // (BATCHES_LEFT * max(len(workers), 1))))
         batch = self._take_again(worker, workers, draws, blocks)
-        if batch and batch[0].alone:
-            return batch
-        taken = sum(task.block.draws for task in batch)
-        while taken < draws and len(batch) < blocks and (task := self._take_needed()) is not None:
-            batch.append(task)
-            taken += task.block.draws
-        if not batch and (task := self._take_ahead()) is not None:
-            batch.append(task)
+        if not (batch and batch[0].alone):
+            taken = sum(task.block.draws for task in batch)
+            while taken < draws and len(batch) < blocks and (task := self._take_needed()) is not None:
+                batch.append(task)
+                taken += task.block.draws
+            if not batch and (task := self._take_ahead()) is not None:
+                batch.append(task)
         self._out += len(batch)
         return batch
 
@@ -78,14 +77,15 @@ class WorkQueue:
         self._out -= 1
         if task.track.over:
             return ""
+        task.track.losses_alone = 0
         if task.first is not None:
             self.audited += 1
-            problem = task.mismatch(result)
+            problem = task.mismatch(result, worker)
             if problem:
                 self.give_up(task.track)
                 return problem
         elif self._is_audited():
-            self._again.append(Task(task.track, task.block, avoid={worker}, first=result))
+            self._again.append(Task(task.track, task.block, avoid={worker}, first=result, first_worker=worker))
             return ""
         task.track.accept(result)
         return ""
@@ -95,25 +95,37 @@ class WorkQueue:
         task.failed(worker, message)
         return self._retry(task)
 
-    def lost(self, tasks: list[Task]) -> list[tuple[Task, str]]:
-        """A worker went with these tasks. Returns those whose image is given up, with the reason."""
+    def lost(self, tasks: list[Task], begun: bool) -> list[tuple[Task, str]]:
+        """A worker went with these tasks, one of which it was counting if `begun`; else none can be what ended it.
+
+        Returns those whose image is given up, with the reason.
+        """
         given_up = []
         for task in tasks:
-            task.lost(alone=len(tasks) == 1)
+            if begun:
+                task.lost(alone=len(tasks) == 1)
             reason = self._retry(task)
             if reason:
                 given_up.append((task, reason))
         return given_up
 
-    def looked(self, track: Track) -> None:
-        """A block of `track` was made to count: it may need another, or be over."""
+    def looked(self, track: Track) -> str:
+        """A block of `track` was made to count: it may need another, or be over.
+
+        Returns why its image is given up, where the other one is known to fail, or ''.
+        """
         self._ahead_tried = False
         if track.over:
             self._close(track)
+        elif track.doom:
+            reason = track.doom
+            self.give_up(track)
+            return reason
         elif track.needed and id(track) not in self._listed:
             self._needed += track.needed
             self._ready.appendleft(track)
             self._listed.add(id(track))
+        return ""
 
     def give_up(self, track: Track) -> None:
         """No further block of `track` is wanted."""
@@ -133,15 +145,13 @@ class WorkQueue:
         """The images that were begun at some σ and are not over there."""
         return {track.image.image for track in self._open.values()}
 
-    def _take_again(self, worker: str, workers: int, draws: int, blocks: int) -> list[Task]:
+    def _take_again(self, worker: str, workers: Collection[str], draws: int, blocks: int) -> list[Task]:
         batch: list[Task] = []
         taken = 0
         for _ in range(len(self._again)):
             if taken >= draws or len(batch) >= blocks:
                 break
             task = self._again.popleft()
-            if task.track.over:
-                continue
             if not task.may_go_to(worker, workers) or (task.alone and batch):
                 self._again.append(task)
                 continue
@@ -185,11 +195,13 @@ class WorkQueue:
         if task.track.over:
             return ""
         reason = task.given_up
-        if reason:
-            self.give_up(task.track)
-        else:
+        if not reason:
             self.retried += 1
             self._again.append(task)
+            return ""
+        if not task.track.reject(task.block, reason):
+            return ""
+        self.give_up(task.track)
         return reason
 
     def _is_audited(self) -> bool:
@@ -203,3 +215,5 @@ class WorkQueue:
 
     def _close(self, track: Track) -> None:
         self._open.pop(id(track), None)
+        if self._again:
+            self._again = deque(task for task in self._again if task.track is not track)

@@ -26,6 +26,8 @@ class Track:
         """Whether it needs nothing more: complete, stopped, or given up."""
         self.draws = 0
         """Draws counted so far, selection included."""
+        self.losses_alone = 0
+        """Workers that died in a row, each while it counted one block of this track alone."""
         self._planned, self._in_order = planned, in_order
         self._most_draws = sum(draws for _, _, draws in planned)
         self._selection_blocks = sum(stage == Stage.SELECTION for stage, _, _ in planned)
@@ -36,6 +38,8 @@ class Track:
         self._held: set[int] = set()
         """Positions from `_handed` on that need not be handed out."""
         self._ahead: dict[int, BlockCounts] = {}
+        self._doomed: dict[int, str] = {}
+        """Blocks, handed out ahead of their turn, that no worker can count, and why."""
         self._totals: dict[Stage, NDArray[np.int64]] = {}
         self._seconds = 0.0
         self._looks: list[tuple[int, int]] = []
@@ -49,6 +53,11 @@ class Track:
     def remaining_draws(self) -> int:
         """Draws that it may still need, those handed out counted in."""
         return 0 if self.over else self._most_draws - self.draws
+
+    @property
+    def doom(self) -> str:
+        """Why the block whose turn it is cannot be counted; empty where nothing is known against it."""
+        return self._doomed.get(self._counted, "")
 
     @property
     def looks(self) -> list[tuple[int, int]]:
@@ -86,6 +95,14 @@ class Track:
         """Take a counted block, which `look` then makes count."""
         if not self.over:
             self._ahead[self._position(result.block)] = result
+
+    def reject(self, block: Block, reason: str) -> bool:
+        """No worker can count `block`. Whether that is the end, as it is needed; else `doom` tells when it is."""
+        position = self._position(block)
+        if position < self._certain:
+            return True
+        self._doomed[position] = reason
+        return False
 
     def look(self) -> list[BlockCounts]:
         """Make blocks that have come count, and return them: all, or in mode adaptive the one whose turn it is."""

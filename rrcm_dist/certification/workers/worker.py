@@ -53,17 +53,17 @@ class CountingWorker:
     def count(self, blocks: Sequence[Block], pixels: Mapping[int, NDArray[np.uint8]]) -> list[Counted]:
         """Count `blocks`, in order; `pixels` has the image of each by sample id, uint8 (C, H, W).
 
-        A block that cannot be counted says why and leaves the others alone. Raises where a classifier cannot be loaded.
+        A block that cannot be counted, also because its classifier cannot be loaded, says why and leaves the others
+        alone.
         """
         return [self._count(block, pixels[block.image]) for block in blocks]
 
     def _count(self, block: Block, image: NDArray[np.uint8]) -> Counted:
-        counter = self._counter(block.sigma)
         try:
-            result = counter.count(torch.from_numpy(image), block)
+            result = self._counter(block.sigma).count(torch.from_numpy(image), block)
         except RRCMError as error:
             return Counted(b"", 0.0, f"{self.host}: {error}")
-        except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a lost device
+        except (RuntimeError, MemoryError, OSError) as error:  # torch's own: out of memory, a lost device
             return Counted(b"", 0.0, f"{self.host}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
         return Counted(pack_counts(result.counts), result.seconds)
 
