@@ -166,6 +166,10 @@ def _watchers(config: CertifyConfig, pool: RayPool | None) -> Iterator[list[Watc
     try:
         if pool is not None:
             watchers.append(pool.metrics(config.name))
+        if config.tracking.wandb != "off":
+            from rrcm_dist.certification.pool.wandb_curve import WandbCurve
+
+            watchers.append(WandbCurve(config, Path(config.output)))
         yield watchers
     finally:
         for watcher in watchers:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rrcm_dist.certification.ledger.lock import is_written
 from rrcm_dist.certification.ledger.place import ledger_at
 from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
+from rrcm_dist.certification.statistics.bounds import full_precision
 
 SILENT_SECONDS = 30.0
 """A run that has not told where it stands for so long is not running any more, or hangs."""
@@ -27,11 +29,8 @@ class Status:
     progress: dict[str, Any]
     """`pool.watching.Snapshot` as it stood then; empty where there is none."""
     failed: dict[float, list[FailedImage]]
-
-    @property
-    def running(self) -> bool:
-        """Whether a process was at work a moment ago, and not done."""
-        return self.seconds_ago is not None and self.seconds_ago < SILENT_SECONDS and not self.done
+    running: bool
+    """Whether a process has it open for writing."""
 
     @property
     def done(self) -> bool:
@@ -50,7 +49,7 @@ def read_status(path: Path) -> Status:
         failed = {level.sigma: reader.failures(level.sigma) for level in reader.classifiers()}
         return Status(
             path, reader.name, reader.mode, reader.n, time.time() - progress["time"] if progress else None, progress,
-            failed,
+            failed, is_written(path),
         )  # fmt: skip
 
 
@@ -58,10 +57,10 @@ def describe_status(status: Status) -> str:
     """The status as a person reads it: one line a noise level, then speed, ETA, workers and failures."""
     head = f"{status.name or status.ledger.parent.name}: mode {status.mode}, n {status.n:,}, {status.ledger}"
     if not status.progress:
-        return f"{head}\nnothing was drawn yet"
+        return f"{head}\n{'a run is starting' if status.running else 'nothing was drawn yet'}"
     levels = status.progress["levels"]
     radii = [radius for radius in levels[0]["radii"] if any(_at(level, radius) for level in levels)] or [0.0]
-    rows = [("σ", "images", "failed", "draws", "saved", *(f"r {radius:g}" for radius in radii))]
+    rows = [("σ", "images", "failed", "draws", "saved", *(f"r {plain(radius)}" for radius in radii))]
     rows += [_row(level, radii) for level in levels]
     lines = [head, *_aligned(rows), "certified accuracy in %, of the images decided so far", _speed(status)]
     for sigma, failures in status.failed.items():
@@ -91,7 +90,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _speed(status: Status) -> str:
     now = status.progress
-    if status.done:
+    if status.done and not status.running:
         return "done: nothing is left to draw"
     if not status.running:
         ago = _duration(status.seconds_ago or 0)
@@ -103,6 +102,11 @@ def _speed(status: Status) -> str:
         f"running: {rate:,.0f} draws/s on {workers} worker{'s' * (workers != 1)}, {eta}; blocks queued "
         f"{now['blocks_queued']:,}, in flight {now['blocks_in_flight']:,}, retried {now['blocks_retried']:,}"
     )
+
+
+def plain(number: float) -> str:
+    """A radius as short as it can be without loss: '0', '0.25', '1'."""
+    return full_precision(number).removesuffix(".0")
 
 
 def _duration(seconds: float) -> str:

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from rrcm_dist.certification.statistics.bounds import clopper_pearson_lower
+from rrcm_dist.certification.statistics.bounds import largest_radius as fixed_reach
 from rrcm_dist.certification.statistics.confidence_sequence import (
     NEVER_FAILS,
     SHIFTS,
     SPREAD,
     TYPICAL_SHIFT,
+    largest_radius,
     log_evidence,
     lower_bound,
     refutes,
-    running_lower_bound,
 )
 from rrcm_dist.errors import InvalidInput
 
@@ -107,13 +108,10 @@ def test_more_agreement_never_lowers_it():
     assert (np.diff(lower_bound(np.arange(1001), 1000, 0.001)) >= 0).all()
 
 
-def test_the_running_bound_is_the_largest_so_far():
-    successes = np.cumsum([[90, 60, 95], [50, 0, 100]], axis=1)
-    trials = np.cumsum([100, 100, 100])
-    single, running = lower_bound(successes, trials, 0.05), running_lower_bound(successes, trials, 0.05)
-    assert running.shape == (2, 3)
-    assert (running == np.maximum.accumulate(single, axis=1)).all()
-    assert running[0, 1] == single[0, 0] > single[0, 1]
+def test_the_reach_of_a_number_of_draws_is_a_little_below_that_of_clopper_pearson():
+    assert (
+        0.99 * fixed_reach(100_000, 0.001, 0.5) < largest_radius(100_000, 0.001, 0.5) < fixed_reach(100_000, 0.001, 0.5)
+    )
 
 
 def test_a_bound_does_not_depend_on_those_computed_with_it():

@@ -1,6 +1,5 @@
 """The ledger's one writer: takes each block once, commits at least every second, and refuses counts of another run."""
 
-import fcntl
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,10 +7,11 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from rrcm_dist.certification.blocks import Block, BlockCounts, Stage, pack_counts, spread_counts
 from rrcm_dist.certification.ledger.file import RunIdentity, connect, create, identity_of, read_facts, spoken_errors
+from rrcm_dist.certification.ledger.lock import lock_ledger
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 COMMIT_SECONDS = 1.0
@@ -38,7 +38,7 @@ class Ledger:
         """
         self.path = Path(path)
         self.identity = identity
-        self._lock = _lock(self.path)
+        self._lock = lock_ledger(self.path)
         try:
             if not self.path.exists():
                 create(self.path, identity, name, n)
@@ -248,17 +248,3 @@ class Ledger:
                 self._connection.close()
         finally:
             self._lock.close()
-
-
-def _lock(path: Path) -> IO[str]:
-    """Hold `path`.lock until closed; the operating system lets go of it when a process dies, however it dies."""
-    if path.parent.exists() and not path.parent.is_dir():
-        raise InvalidInput(f"{path.parent} is a file: give a folder for the ledger")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(f"{path}.lock", "a")  # noqa: SIM115 (held until the ledger is closed)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RunFailure(f"another process is writing {path}: wait for it, or choose another output folder") from error
-    return file

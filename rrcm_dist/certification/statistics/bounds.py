@@ -5,6 +5,7 @@ Cohen, Rosenfeld & Kolter, "Certified adversarial robustness via randomized smoo
 """
 
 import math
+from collections.abc import Callable, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
@@ -93,11 +94,20 @@ def check_sigma(sigma: float) -> None:
         raise InvalidInput(f"sigma must be a positive number, as 0.25 is; given {sigma}")
 
 
-def check_radii(radii: list[float], trials: int, alpha: float, sigmas: list[float]) -> None:
-    """Raise `InvalidInput` unless every radius is at least 0 and some σ can reach it with `trials` draws at α."""
+def check_radii(
+    radii: Sequence[float],
+    trials: int,
+    alpha: float,
+    sigmas: Sequence[float],
+    reach: Callable[[int, float, float], float] = largest_radius,
+) -> None:
+    """Raise `InvalidInput` unless every radius is at least 0 and some σ can reach it with `trials` draws at α.
+
+    `reach` gives the largest radius for (trials, α, σ): another bound than Clopper–Pearson's has its own.
+    """
     if not radii:
         raise InvalidInput("no radius was given: give at least one, as 0.5")
-    largest = max(largest_radius(trials, alpha, sigma) for sigma in sigmas)
+    largest = max(reach(trials, alpha, sigma) for sigma in sigmas)
     for radius in radii:
         if not (radius >= 0.0 and math.isfinite(radius)):
             raise InvalidInput(f"a radius must be a number of at least 0; given {radius}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
 
-from rrcm_dist.certification.statistics.bounds import check_alpha
+from rrcm_dist.certification.statistics.bounds import certified_radius, check_alpha
 from rrcm_dist.errors import InvalidInput
 
 SHIFTS = np.append(0.003 * 1.3 ** np.arange(21), 1000.0)
@@ -53,9 +53,9 @@ def lower_bound(successes: ArrayLike, trials: ArrayLike, alpha: float) -> NDArra
     return result
 
 
-def running_lower_bound(successes: ArrayLike, trials: ArrayLike, alpha: float) -> NDArray[np.float64]:
-    """The bound after each look, the largest so far: `successes` and `trials` are cumulative along the last axis."""
-    return np.maximum.accumulate(lower_bound(successes, trials, alpha), axis=-1)
+def largest_radius(trials: int, alpha: float, sigma: float) -> float:
+    """The radius of an image whose draws all agree: mode adaptive reaches none beyond with so many at this α and σ."""
+    return float(certified_radius(lower_bound(trials, trials, alpha), sigma))
 
 
 def refutes(successes: ArrayLike, trials: ArrayLike, p0: ArrayLike, alpha: float) -> NDArray[np.bool_]:
