@@ -88,7 +88,9 @@ def test_everything_an_embedded_ray_listens_on_is_a_loopback_address(embedded: R
         if connection.status == psutil.CONN_LISTEN
     }
     assert len(listening) > 8  # GCS, raylet, object manager, agents, workers, dashboard, metrics
-    assert int(embedded.address.rpartition(":")[2]) in {port for _, port in listening}
+    ports = {port for _, port in listening}
+    assert int(embedded.address.rpartition(":")[2]) in ports
+    assert not ports & {6379, 44217, 44227, 52365}  # which another Ray on this host would want
     assert not [ip for ip, _ in listening if not ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback]
 
 

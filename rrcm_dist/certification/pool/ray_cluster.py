@@ -13,10 +13,12 @@ SIGKILL the workers take 2 s, two agents that watch them a minute, and the next 
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -37,6 +39,8 @@ LONGEST_FOLDER = 39
 MOST_OBJECT_STORE_BYTES = 4 * 2**30
 NOT_YET_LOCKED_SECONDS = 60
 """A folder this young may belong to a process that has not locked it yet."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def ray_cluster(address: str | None = None, cpus: int | None = None, dashboard: 
     start, or the cluster does not answer within 10 s, refuses the token, or runs other versions of Ray or Python.
     """
     ray = _import_ray()
-    with _environment_restored(), _signals_restored():
+    with _environment_restored(), _signals_restored(), _pages_kept_off_the_terminal(ray):
         connected = _embedded(ray, cpus, dashboard) if address is None else _joined(ray, address)
         with connected as facts:
             yield facts
@@ -147,9 +151,21 @@ def _set_private_environment(ray: ModuleType, token: Mapping[str, str]) -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` makes Ray pack the working folder
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning at every start
+        # Fixed ports unless told; of two Rays on one host, the second would go without.
+        "AUTOSCALER_METRIC_PORT": str(_free_port()),
+        "DASHBOARD_METRIC_PORT": str(_free_port()),
     }
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported
+    # No argument of `ray.init` reaches the agents' port, fixed too; doing without takes 3 s and costs the log viewer.
+    start = ray._private.parameter.RayParams.__init__
+    fixed = ray._private.ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+    start.__defaults__ = tuple(None if default == fixed else default for default in start.__defaults__)
     _reread_authentication()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def _reread_authentication() -> None:
@@ -165,6 +181,8 @@ def _environment_restored() -> Iterator[None]:
     import ray
 
     environment, clusters = dict(os.environ), ray._private.ray_constants.ENABLE_RAY_CLUSTER
+    start = ray._private.parameter.RayParams.__init__
+    defaults = start.__defaults__
     try:
         yield
     finally:
@@ -172,6 +190,7 @@ def _environment_restored() -> Iterator[None]:
             del os.environ[name]
         os.environ |= environment
         ray._private.ray_constants.ENABLE_RAY_CLUSTER = clusters
+        start.__defaults__ = defaults
         _reread_authentication()
 
 
@@ -186,6 +205,21 @@ def _signals_restored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _pages_kept_off_the_terminal(ray: ModuleType) -> Iterator[None]:
+    """Ray prints the last page of a dead raylet's log to standard output, whatever `log_to_driver` says.
+
+    It stays in Ray's logs; which workers are gone, the crew tells.
+    """
+    worker = ray._private.worker
+    printing = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, ignore_prefix: log.debug("Ray: %s", "\n".join(data["lines"]))
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing
 
 
 @contextmanager
