@@ -29,7 +29,7 @@ from rrcm_dist.certification.pool.ray_pool import RayPool
 from rrcm_dist.certification.pool.watching import Watcher
 from rrcm_dist.certification.statistics.certificates import Certificate
 from rrcm_dist.certification.statistics.stopping import AdaptiveRule
-from rrcm_dist.certification.workers.classifiers import build_classifier, check_image_size, identity_hash, source_of
+from rrcm_dist.certification.workers.classifiers import build_classifier, check_checkpoint, identity_hash, source_of
 from rrcm_dist.certification.workers.worker import CountingRules, CountingWorker
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.data.index import load_index
@@ -72,10 +72,10 @@ def certify(
     and called again: the ledger ends with the same counts. Raises `InvalidInput` and `RunFailure`; what was counted
     before stays in the ledger.
     """
-    for c in config.classifiers:
-        check_image_size(c, config.image_size)
     if images is None:
         images = images_of_shards(load_index(config.data), config.image_size, config.images)
+    for c in config.classifiers:
+        check_checkpoint(c, config.image_size, images.classes)
     if show:
         print(describe_selection(config.images, images), file=sys.stderr)
     ledger_path = Path(config.output) / LEDGER_FILE

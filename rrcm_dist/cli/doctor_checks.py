@@ -68,6 +68,7 @@ PACKAGES = (
     Package("sklearn", "the demo's handwritten digits", absent="optional", distribution="scikit-learn"),
     Package("webdataset", "reading shards with other tools", absent="optional"),
     Package("matplotlib", "plots in reports"),
+    Package("ray", "certifying with several GPUs or machines", 'pip install -e ".[cluster]"', "optional"),
     Package("wandb", "watching runs in Weights & Biases", 'pip install -e ".[tracking]"', "optional"),
 )
 

@@ -210,7 +210,12 @@ def _certification(
     rows = [
         ("σ", ", ".join(f"{classifier.sigma:g}" for classifier in recipe.classifiers), ""),
         ("images", "unknown" if images is None else f"{images:,}", "per σ"),
-        ("draws per image", f"{per_image:,}", f"n0 {recipe.n0:,} + n {recipe.n:,}; each one forward pass"),
+        (
+            "draws per image",
+            f"{'at most ' * (recipe.mode == 'adaptive')}{per_image:,}",
+            f"n0 {recipe.n0:,} + n {recipe.n:,}; each one forward pass"
+            + "; mode adaptive usually stops after a twentieth (docs/adaptive.md)" * (recipe.mode == "adaptive"),
+        ),
     ]
     draws = estimate.certification_draws(recipe, samples)
     if draws is not None:

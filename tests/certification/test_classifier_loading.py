@@ -6,7 +6,7 @@ from certification_models import small, small_scaled
 from safetensors.torch import save_file
 from torch import nn
 
-from rrcm_dist.certification.workers.classifiers import call_function, check_image_size, identity_hash, weights_hash
+from rrcm_dist.certification.workers.classifiers import call_function, check_checkpoint, identity_hash, weights_hash
 from rrcm_dist.config.load import load_recipe
 from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.errors import InvalidInput, RunFailure
@@ -82,11 +82,13 @@ def test_networks_with_a_state_dict_are_known_by_it_alone():
     assert identity_hash(small(), "my_nets:net", 8, torch.device("cpu")) == weights_hash(small())
 
 
-def test_a_checkpoint_of_another_image_size_is_refused(tmp_path):
+def test_a_checkpoint_for_other_images_or_classes_is_refused(tmp_path):
     file = tmp_path / "model.safetensors"
     recipe = load_recipe("cifar10/finetune-b-sigma0.5", kind="finetune")
     save_file({"a": torch.zeros(1)}, file, OwnMetadata("model", recipe).as_strings())
     config = ClassifierConfig(sigma=0.5, checkpoint=str(file))
-    check_image_size(config, 32)
+    check_checkpoint(config, 32, 10)
     with pytest.raises(InvalidInput, match=r"model\.safetensors was trained at image_size 32, not 64"):
-        check_image_size(config, 64)
+        check_checkpoint(config, 64, 10)
+    with pytest.raises(InvalidInput, match=r"model\.safetensors tells 10 classes apart, and the dataset has 100"):
+        check_checkpoint(config, 32, 100)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rrcm_dist.certification.workers.calling import call_classifier, set_evaluation_mode
 from rrcm_dist.certification.workers.counting import one_thread
-from rrcm_dist.config.schema import ClassifierConfig
+from rrcm_dist.config.schema import ClassifierConfig, FinetuneConfig
 from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 
 PROBE_IMAGES = 2
@@ -62,17 +62,23 @@ def call_function(name: str, sigma: float) -> nn.Module:
     return module
 
 
-def check_image_size(config: ClassifierConfig, image_size: int) -> None:
-    """Raise `InvalidInput` where `config` names a checkpoint of ours that was trained at another image size."""
+def check_checkpoint(config: ClassifierConfig, image_size: int, classes: int) -> None:
+    """Raise `InvalidInput` where `config` names a checkpoint of ours that is for other images or classes."""
     if config.checkpoint is None:
         return
     from rrcm_dist.models.checkpoint_files import require_own, weights_file
 
-    trained = require_own(weights_file(config.checkpoint, "model")).recipe.encoder.image_size
+    recipe = require_own(weights_file(config.checkpoint, "model")).recipe
+    trained = recipe.encoder.image_size
     if trained != image_size:
         raise InvalidInput(
             f"checkpoint {config.checkpoint} was trained at image_size {trained}, not {image_size}: certify with "
             f"image_size={trained}"
+        )
+    if isinstance(recipe, FinetuneConfig) and recipe.classes != classes:
+        raise InvalidInput(
+            f"checkpoint {config.checkpoint} tells {recipe.classes} classes apart, and the dataset has {classes}: certify "
+            "on the dataset that it was trained for"
         )
 
 
