@@ -59,6 +59,12 @@ def test_sigma_is_given_where_a_log_does_not_state_it(rrcm_report, write_log):
     assert json.loads(result.stdout)["rows"][0]["sigma"] == 0.5
 
 
+def test_figures_may_be_left_out_and_alpha_given_for_logs(rrcm_report, write_log, tmp_path):
+    rrcm_report(write_log("logs/sigma_0.25.tsv"), "--no-figures", "--alpha", "0.001")
+    assert not (tmp_path / "report" / "figures").exists()
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["rows"][0]["guaranteed"]["alpha"] == 0.001
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -67,6 +73,7 @@ def test_sigma_is_given_where_a_log_does_not_state_it(rrcm_report, write_log):
         (["log", "--radii", "0,x"], "is not a list of numbers"),
         (["log", "--radii=-1"], "radius -1 cannot be"),
         (["log", "--sigma", "0"], "--sigma 0 cannot be"),
+        (["log", "--alpha", "1"], "--alpha 1 cannot be"),
         (["log", "--dataset", "mnist"], "no published results on 'mnist'"),
         (["--name", "label"], "is not LABEL=PATH"),
         (["log", "--json", "-", "--csv", "-"], "both want the terminal"),

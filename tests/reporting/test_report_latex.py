@@ -55,9 +55,9 @@ def test_only_booktabs_rules_and_known_commands_are_used(latex):
     assert r"\hline" not in latex
     assert "|" not in re.sub(r"\$\|\$", "", latex)
     known = {"begin", "end", "centering", "caption", "label", "footnotesize", "scriptsize", "setlength", "tabcolsep",
-             "toprule", "midrule", "bottomrule", "cmidrule", "addlinespace", "multicolumn", "textit", "textbf", "emph",
-             "usepackage", "sigma", "alpha", "Phi", "ell", "geq", "leq", "times", "pm", "textbackslash",
-             "textasciitilde", "textasciicircum"}  # fmt: skip
+             "toprule", "midrule", "bottomrule", "cmidrule", "addlinespace", "smallskip", "multicolumn",
+             "textit", "textbf", "emph", "usepackage", "sigma", "alpha", "Phi", "ell", "geq", "leq", "times", "pm",
+             "textbackslash", "textasciitilde", "textasciicircum"}  # fmt: skip
     assert set(re.findall(r"\\([a-zA-Z]+)", latex)) <= known
 
 

@@ -72,7 +72,7 @@ def _difference(axes: Axes, comparison: Comparison) -> None:
     axes.set_ylabel("Difference (points)")
     band = Patch(facecolor=COLOURS[0], alpha=0.18, linewidth=0, label="95 % band, simultaneous")
     title = f"{_short(comparison.name)}\nminus {_short(comparison.other)}, $\\sigma$ = {comparison.sigma:g}"
-    axes.legend(handles=[band], loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    axes.legend(handles=[band], loc="best")
     axes.set_title(title, loc="left", fontsize=7)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+import numpy as np
+
 from rrcm_dist.reporting.measures.estimates import Estimate
 from rrcm_dist.reporting.summary import QUANTILES, Comparison, Envelope, Row, Summary
 from rrcm_dist.reporting.text import wording
@@ -112,14 +114,19 @@ def agreement_table(summary: Summary) -> PlainTable:
 
 
 def cost_table(summary: Summary) -> PlainTable:
-    """Draws and time."""
-    columns = ("Mean draws", "Median draws", "Total draws", "Saving", "Median s/image", "Mean s/image", "Total time")
-    lines = tuple(_cost_line(row) for row in summary.rows if _cost_known(row))
+    """Draws and time; columns of which nothing is known are left out."""
+    known = [row for row in summary.rows if not (np.isnan(row.effort.mean_draws) and np.isnan(row.effort.mean_seconds))]
+    costs = [_costs(row) for row in known]
+    told = [name for name in (costs[0] if costs else ()) if any(cost[name] != wording.UNKNOWN for cost in costs)]
+    lines = tuple(
+        Line(row.name, (*_who(row), *(Cell(cost[name]) for name in told)))
+        for row, cost in zip(known, costs, strict=True)
+    )
     explanation = (
         "Draws per image, selection included; saving: how many times fewer than with fixed n; seconds of one worker "
         "per image, and their sum over the images."
     )
-    heads = (Column("Run", text=True), Column("σ"), *(Column(column) for column in columns))
+    heads = (Column("Run", text=True), Column("σ"), *(Column(name) for name in told))
     return PlainTable("cost", "What it cost", explanation, heads, lines)
 
 
@@ -190,23 +197,18 @@ def _bound_lines(row: Row) -> Iterator[Line]:
             yield Line(row.name, (*_who(row), Cell(what), *cells))
 
 
-def _cost_known(row: Row) -> bool:
-    return not (math.isnan(row.effort.mean_draws) and math.isnan(row.effort.mean_seconds))
-
-
-def _cost_line(row: Row) -> Line:
+def _costs(row: Row) -> dict[str, str]:
     cost = row.effort
     hours = wording.hours_text(cost.hours)
-    cells = [
-        wording.count_text(cost.mean_draws),
-        wording.count_text(cost.median_draws),
-        wording.count_text(cost.total_draws),
-        wording.times_text(cost.saving),
-        wording.seconds_text(cost.median_seconds),
-        wording.seconds_text(cost.mean_seconds),
-        hours if hours == wording.UNKNOWN else f"{hours} {cost.hours_name}",
-    ]
-    return Line(row.name, (*_who(row), *(Cell(cell) for cell in cells)))
+    return {
+        "Mean draws": wording.count_text(cost.mean_draws),
+        "Median draws": wording.count_text(cost.median_draws),
+        "Total draws": wording.count_text(cost.total_draws),
+        "Saving": wording.times_text(cost.saving),
+        "Median s/image": wording.seconds_text(cost.median_seconds),
+        "Mean s/image": wording.seconds_text(cost.mean_seconds),
+        "Total time": hours if hours == wording.UNKNOWN else f"{hours} {cost.hours_name}",
+    }
 
 
 def _comparison_lines(comparison: Comparison) -> Iterator[Line]:

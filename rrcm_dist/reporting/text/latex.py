@@ -45,7 +45,8 @@ def _words(text: str) -> str:
 
 
 def _table(table: PlainTable, settings: str) -> str:
-    caption = f"{_words(table.caption)}. {_words(table.explanation)}"
+    said = table.explanation.startswith(table.caption)
+    caption = _words(table.explanation if said else f"{table.caption}. {table.explanation}")
     if any(cell.short.startswith("±") for line in table.lines for cell in line.cells):
         caption += r" $\pm$: the wider half of the interval."
     if settings:
@@ -58,6 +59,7 @@ def _table(table: PlainTable, settings: str) -> str:
             r"\centering",
             rf"\caption{{{caption}}}",
             rf"\label{{tab:{table.key}}}",
+            r"\smallskip",
             r"\footnotesize",
             r"\setlength{\tabcolsep}{3.5pt}",
             rf"\begin{{tabular}}{{@{{}}{alignment}@{{}}}}",
@@ -98,6 +100,8 @@ def _body(lines: Sequence[Line], width: int) -> list[str]:
             body.append(rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape(line.group)}}}}} \\")
             group, before = line.group, ()
         shared = shared_beginning(own, before)
+        if before and not shared:
+            body.append(r"\addlinespace[2pt]")
         before = own
         cells = [Cell("best"), *own[1:]] if line.aside else [Cell("")] * shared + list(own[shared:])
         body += _set(cells, line.aside)
