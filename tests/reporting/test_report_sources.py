@@ -128,6 +128,12 @@ def test_a_sigma_that_contradicts_every_file_is_an_error(write_log):
         read_sources([Source(write_log("sigma_0.25.tsv"), sigma=0.5)])
 
 
+def test_an_alpha_that_contradicts_every_file_is_an_error(tmp_path):
+    ledger = write_ledger(tmp_path / "ledger.sqlite")
+    with pytest.raises(InvalidInput, match=r"alpha 0\.01 was given, but every file states its own"):
+        read_sources([Source(ledger, alpha=0.01)])
+
+
 def test_missing_paths_empty_folders_and_no_paths_are_errors(tmp_path):
     with pytest.raises(InvalidInput, match=r"there is nothing at .*absent"):
         read_sources([Source(tmp_path / "absent")])

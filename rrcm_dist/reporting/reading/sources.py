@@ -36,6 +36,7 @@ def read_sources(sources: Sequence[Source]) -> list[Certificates]:
             else:
                 runs += read_log(path, source.name, source.sigma, source.alpha)
     _check_sigma_used(sources, runs)
+    _check_alpha_used(sources, runs)
     _check_runs_differ(runs)
     return runs
 
@@ -73,6 +74,16 @@ def _check_sigma_used(sources: Sequence[Source], runs: Sequence[Certificates]) -
         raise InvalidInput(
             f"sigma {min(unused):g} was given, but every file states its own ({stated}): leave the option out, "
             "or rename a log whose name states a wrong one"
+        )
+
+
+def _check_alpha_used(sources: Sequence[Source], runs: Sequence[Certificates]) -> None:
+    given = {source.alpha for source in sources if source.alpha is not None}
+    unused = given - {run.provenance.alpha for run in runs}
+    if unused:
+        raise InvalidInput(
+            f"alpha {min(unused):g} was given, but every file states its own: leave the option out; a ledger's counts "
+            "are bounded at another α by LedgerReader.certificates(sigma, alpha)"
         )
 
 
