@@ -66,9 +66,9 @@ def find_recipe(path: str | Path) -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Names of the project's recipes; what is under cluster/ describes sites, not runs."""
+    """Names of the project's recipes; what is under cluster/ and monitoring/ describes no runs."""
     names = [str(file.relative_to(RECIPES).with_suffix("")) for file in RECIPES.rglob("*.yaml")]
-    return sorted(name for name in names if not name.startswith("cluster/"))
+    return sorted(name for name in names if not name.startswith(("cluster/", "monitoring/")))
 
 
 def _text_of(file: Path) -> str:

@@ -77,8 +77,8 @@ def check_checkpoint(config: ClassifierConfig, image_size: int, classes: int) ->
         )
     if isinstance(recipe, FinetuneConfig) and recipe.classes != classes:
         raise InvalidInput(
-            f"checkpoint {config.checkpoint} tells {recipe.classes} classes apart, and the dataset has {classes}: certify "
-            "on the dataset that it was trained for"
+            f"checkpoint {config.checkpoint} tells {recipe.classes} classes apart, and the dataset has {classes}: "
+            "certify on the dataset that it was trained for"
         )
 
 
