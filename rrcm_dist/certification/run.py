@@ -80,15 +80,16 @@ def certify(
         print(describe_selection(config.images, images), file=sys.stderr)
     ledger_path = Path(config.output) / LEDGER_FILE
     with ExitStack() as stack:
-        kind = stack.enter_context(pool.started(show)) if pool else (device or torch.device("cpu")).type
-        classifiers, identities = _classifiers(config, device if pool is None else None)
+        own = device or CPU
+        kind = stack.enter_context(pool.started(show)) if pool else own.type
+        classifiers, identities = _classifiers(config, None if pool else own)
         ledger = stack.enter_context(_ledger(ledger_path, config, images, kind, identities))
         rules = CountingRules(config.seed, images.classes, config.device_batch, config.precision)
         crew: Crew
-        if pool is not None:
+        if pool:
             crew = pool.crew(config, rules, identities)
         else:
-            crew = OwnProcess(CountingWorker(classifiers.__getitem__, _sources(config), rules, device or CPU))
+            crew = OwnProcess(CountingWorker(classifiers.__getitem__, _sources(config), rules, own))
         stack.callback(crew.close)
         with _watchers(config, pool) as watchers:
             driver = Driver(ledger, images, _levels(config), crew, watchers, audit_every)
