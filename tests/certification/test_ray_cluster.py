@@ -1,6 +1,8 @@
 """A Ray of one's own is private and leaves nothing behind; a cluster that cannot be joined is refused in a sentence."""
 
+import http.client
 import ipaddress
+import json
 import os
 import re
 import signal
@@ -34,6 +36,13 @@ with ray_cluster(sys.argv[1] or None, dashboard=False) as facts:
 """
 
 
+ONE_METHOD_OF_EACH_SERVICE = (
+    "InternalKVGcsService/InternalKVKeys",
+    "NodeManagerService/GetNodeStats",
+    "ObjectManagerService/Pull",
+    "CoreWorkerService/GetCoreWorkerStats",
+    "ReporterService/HealthCheck",
+)
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 
@@ -79,19 +88,52 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not psutil.wait_procs(processes, timeout=20)[1]
 
 
-@pytest.mark.slow
-def test_everything_an_embedded_ray_listens_on_is_a_loopback_address(embedded: RayFacts):
-    listening = {
+def listening_sockets() -> set[tuple[str, int]]:
+    """Address and port of each, of this process and of all that it started."""
+    return {
         (connection.laddr.ip, connection.laddr.port)
-        for process in psutil.Process().children(recursive=True)
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True))
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
+
+
+def asks_for_a_token(port: int) -> bool:
+    """Whether a stranger is turned away: by HTTP, or by whichever of Ray's gRPC services is there."""
+    import grpc
+
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).status != 200
+    except urllib.error.HTTPError as refused:
+        return refused.code == 401
+    except (OSError, http.client.HTTPException):  # no HTTP/1
+        pass
+    answers = []
+    for method in ONE_METHOD_OF_EACH_SERVICE:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary(f"/ray.rpc.{method}", bytes, bytes)
+            answers.append(call.future(b"", timeout=5).code())
+    return set(answers) == {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED}
+
+
+@pytest.mark.slow
+def test_everything_an_embedded_ray_listens_on_is_a_loopback_address(embedded: RayFacts):
+    listening = listening_sockets()
     assert len(listening) > 8  # GCS, raylet, object manager, agents, workers, dashboard, metrics
     ports = {port for _, port in listening}
     assert int(embedded.address.rpartition(":")[2]) in ports
     assert not ports & {6379, 44217, 44227, 52365}  # which another Ray on this host would want
     assert not [ip for ip, _ in listening if not ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback]
+
+
+@pytest.mark.slow
+def test_every_port_but_those_of_metrics_turns_a_stranger_away(embedded: RayFacts):
+    deadline, metrics = time.monotonic() + 30, []
+    while len(metrics) < 3 and time.monotonic() < deadline:  # Ray lists those of the head node after some seconds
+        time.sleep(0.2)
+        if embedded.metrics.exists():
+            metrics = [int(t.rpartition(":")[2]) for t in json.loads(embedded.metrics.read_text())[0]["targets"]]
+    assert sorted(port for _, port in listening_sockets() if not asks_for_a_token(port)) == sorted(metrics)
 
 
 @pytest.mark.slow
@@ -243,8 +285,6 @@ class gcs_that_says:  # noqa: N801 - reads as a phrase
         self._versions = versions
 
     def __enter__(self) -> str:
-        import json
-
         import grpc
         from ray.core.generated import gcs_service_pb2 as gcs
 

@@ -74,6 +74,8 @@ def running(ray: RayFacts) -> Iterator[Callable[[], None]]:
 def samples(facts: RayFacts) -> Samples:
     """What the metrics ports serve of ours: name without Ray's prefix and tags that we set → value."""
     found = {}
+    if not facts.metrics.exists():  # Ray has just started
+        return found
     for target in json.loads(facts.metrics.read_text())[0]["targets"]:
         for line in page(f"http://{target}/metrics").splitlines():
             if line.startswith("ray_" + PREFIX):

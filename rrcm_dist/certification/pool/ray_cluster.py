@@ -1,9 +1,9 @@
 """Ray for as long as a certification lasts: one of its own on this machine, or a cluster that is already there.
 
 An embedded Ray is private to its process. All it listens on is bound to 127.0.0.1: GCS, raylet, object manager, agents,
-workers, dashboard and metrics (so measured with Ray 2.60 on Linux; the tests look at every port). It has a token of its
-own, and never touches ~/.ray, /tmp/ray or another Ray of the same host. It ends with its process, killed or not; after
-SIGKILL the workers take 2 s, two agents that watch them a minute, and the next run sweeps the folder:
+workers, dashboard and metrics; all but the three metrics ports ask for a token of its own (so measured with Ray 2.60 on
+Linux; the tests look at every port). It never touches ~/.ray, /tmp/ray or another Ray of the same host. It ends with
+its process, killed or not; after SIGKILL the workers take 2 s, two agents a minute, and the next run sweeps the folder:
 
     /tmp/rrcm-ray-XXXXXXXX/         for this user alone; gone with the run
         token                       what the dashboard asks for
@@ -76,7 +76,8 @@ def ray_cluster(address: str | None = None, cpus: int | None = None, dashboard: 
     embedded Ray is killed by the kernel when the thread that started it dies, however it dies.
 
     Raises `InvalidInput` where Ray is not installed or the address cannot be one, and `RunFailure` where Ray does not
-    start, or the cluster does not answer within 10 s, refuses the token, or runs other versions of Ray or Python.
+    start, or the cluster does not answer in time (`ray_address.ANSWER_SECONDS` a step), refuses the token, or runs
+    other versions of Ray or Python.
     """
     ray = _import_ray()
     with _environment_restored(), _signals_restored(), _pages_kept_off_the_terminal(ray):

@@ -20,6 +20,7 @@ import logging
 from collections.abc import Mapping
 
 from rrcm_dist.certification.pool.watching import LevelState, Snapshot
+from rrcm_dist.certification.statistics.bounds import full_precision
 
 PREFIX = "rrcm_certify_"
 GAUGES: Mapping[str, tuple[str, ...]] = {
@@ -99,8 +100,9 @@ class RayMetrics:
         for name in ("images", "images_decided", "images_failed", "draws_saved"):
             self._set(name, getattr(level, name.removeprefix("images_")), sigma=sigma)
         done = level.decided + level.failed
-        for radius, certified in zip(level.radii, level.certified, strict=True) if done else ():
-            self._set("certified_accuracy", certified / done, sigma=sigma, radius=f"{radius:g}")
+        for number, certified in zip(level.radii, level.certified, strict=True) if done else ():
+            radius = full_precision(number).removesuffix(".0")
+            self._set("certified_accuracy", certified / done, sigma=sigma, radius=radius)
 
     def _set(self, name: str, value: float, **tags: str) -> None:
         self._gauges[name].set(value, tags=tags)
