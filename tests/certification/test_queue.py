@@ -102,6 +102,19 @@ def test_where_every_worker_failed_any_of_them_tries_again_and_then_the_image_is
     assert queue.over
 
 
+def test_the_only_worker_does_everything_else_before_it_tries_again_or_audits_itself():
+    queue = WorkQueue([track(0), track(1)], audit_every=4)
+    batch = queue.take("a", ("a",), MANY, 4)
+    assert queue.failed(batch[0], "a", "no") == ""
+    for task in batch[1:]:
+        assert count_and_look(queue, task) == ""
+    rest = list(iter(lambda: queue.take("a", ("a",), 100, 1), []))
+    assert names(itertools.chain(*rest)) == [
+        *((1, stage, number) for stage, number, _ in PLAN),
+        (0, Stage.SELECTION, 0),
+    ]
+
+
 def test_blocks_of_an_image_given_up_are_neither_queued_nor_handed_out_again():
     queue = WorkQueue([track()])
     batch = list(itertools.chain(*take_all(queue)))

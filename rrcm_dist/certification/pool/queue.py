@@ -16,6 +16,8 @@ BATCHES_LEFT = 2
 """A batch holds at most such a share of what is left that every worker could get this many more."""
 MOST_AHEAD = 8
 """Blocks of one image that idle workers count beyond the one that is certainly needed."""
+MOST_PUT_OFF = 1000
+"""Blocks that wait for another worker than the only one there is, while that has something else to do."""
 
 
 class WorkQueue:
@@ -58,14 +60,14 @@ class WorkQueue:
     def take(self, worker: str, workers: Collection[str], draws: int, blocks: int) -> list[Task]:
         """The next batch for `worker`, one of `workers`: about `draws` draws, at most `blocks` blocks, [] if none."""
         blocks = min(blocks, max(1, self.queued // (BATCHES_LEFT * max(len(workers), 1))))
-        batch = self._take_again(worker, workers, draws, blocks)
+        patient = len(self._again) < MOST_PUT_OFF
+        batch = self._take_again(worker, () if patient else workers, draws, blocks)
         if not (batch and batch[0].alone):
             taken = sum(task.block.draws for task in batch)
             while taken < draws and len(batch) < blocks and (task := self._take_needed()) is not None:
                 batch.append(task)
                 taken += task.block.draws
-            if not batch and (task := self._take_ahead()) is not None:
-                batch.append(task)
+            batch = batch or self._take_again(worker, workers, draws, blocks) or self._take_ahead()
         self._out += len(batch)
         return batch
 
@@ -146,6 +148,7 @@ class WorkQueue:
         return {track.image.image for track in self._open.values()}
 
     def _take_again(self, worker: str, workers: Collection[str], draws: int, blocks: int) -> list[Task]:
+        """Tasks that came back. Those that `worker` should not have wait, unless none of `workers` should."""
         batch: list[Task] = []
         taken = 0
         for _ in range(len(self._again)):
@@ -178,17 +181,17 @@ class WorkQueue:
                 self._needed -= 1
                 return Task(track, block)
 
-    def _take_ahead(self) -> Task | None:
+    def _take_ahead(self) -> list[Task]:
         """A block that may be needed: of the open track with the fewest such out."""
         if self._ahead_tried or self._again:
-            return None
+            return []
         for ahead in range(1, MOST_AHEAD + 1):
             for track in self._open.values():
                 block = track.next_block(ahead)
                 if block is not None:
-                    return Task(track, block)
+                    return [Task(track, block)]
         self._ahead_tried = True
-        return None
+        return []
 
     def _retry(self, task: Task) -> str:
         self._out -= 1

@@ -46,8 +46,10 @@ class CountingActor:
         self._worker = None
         try:
             self._worker = self._build()
-        except (RRCMError, RuntimeError, OSError) as error:
-            self._problem = f"{socket.gethostname()}: {error}"
+        except RRCMError as error:
+            self._problem = str(error)
+        except Exception as error:  # whatever it is, it is told in `ready`: Ray would wrap it in a page
+            self._problem = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
 
     def ready(self) -> tuple[str, str]:
         """(host, why it cannot work or '')."""

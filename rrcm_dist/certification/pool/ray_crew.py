@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rrcm_dist.certification.blocks import Block
 from rrcm_dist.certification.pool.crew import Return
 from rrcm_dist.certification.pool.ray_actor import ActorSetup, CountingActor
+from rrcm_dist.certification.pool.ray_health import RayHealth
 from rrcm_dist.errors import RunFailure
 
 BATCHES_AT_WORKER = 2
@@ -24,8 +25,12 @@ LOOK_SECONDS = 0.2
 """Longest wait for a batch before the driver looks at something else."""
 GROW_SECONDS = 1.0
 """Time between looks for room for more workers."""
-START_FAILURES = 3
-"""Workers that may fail to start, with none ever ready, before the run is taken to be hopeless."""
+START_REFUSALS = 3
+"""Workers in a row that may say why they cannot work, with none ready, before the run is taken to be hopeless."""
+START_DEATHS = 10
+"""Workers in a row that may die before they are ready, with none ready, before that."""
+SLOWEST_GROW_SECONDS = 30.0
+"""Longest time between looks for room, where worker after worker does not start."""
 
 log = logging.getLogger(__name__)
 
@@ -50,29 +55,37 @@ class _Worker:
     name: str = ""
     host: str = ""
     tickets: set[int] = field(default_factory=set)
+    begun: int | None = None
+    """Where it is gone: the ticket that it may have been counting."""
 
 
 class RayCrew:
     """Workers on a Ray that this process is connected to."""
 
     def __init__(
-        self, setup: ActorSetup | None, share: Share, most: int | None = None, actor: type = CountingActor
+        self,
+        setup: ActorSetup | None,
+        share: Share,
+        most: int | None = None,
+        embedded: bool = True,
+        actor: type = CountingActor,
     ) -> None:
         """At most `most` workers, each with a `share`; None: as many as there is room for, now and later.
 
-        `actor` is the class that they are of, made from `setup`, with the methods of `CountingActor`.
+        `embedded`: Ray was started by this process. `actor` is the class that workers are of, made from `setup`, with
+        the methods of `CountingActor`.
         """
         import ray
 
-        self._ray, self._share, self._most = ray, share, most
+        self._ray, self._share, self._most, self._health = ray, share, most, RayHealth(embedded)
         self._setup = ray.put(setup)
-        self._actor = ray.remote(
+        self._actor: Any = ray.remote(
             num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )(actor)
         self._starting: dict[Any, _Worker] = {}
         self._ready: dict[str, _Worker] = {}
         self._calls: dict[Any, tuple[int, _Worker]] = {}
-        self._tickets = self._start_failures = self._came = 0
+        self._tickets = self._refusals = self._deaths = self._came = 0
         self._grown = 0.0
         self._grow()
 
@@ -94,8 +107,9 @@ class RayCrew:
         return self._tickets
 
     def collect(self) -> list[Return]:
-        """What came back within a moment; sees to new and lost workers besides."""
-        if time.monotonic() - self._grown > GROW_SECONDS:
+        """What came back within a moment; sees to new and lost workers, and to Ray itself, besides."""
+        pause = min(GROW_SECONDS * (1 + self._refusals + self._deaths), SLOWEST_GROW_SECONDS)
+        if self._health.check() and time.monotonic() - self._grown > pause:
             self._grow()
         waiting = [*self._calls, *self._starting]
         if not waiting:
@@ -130,31 +144,40 @@ class RayCrew:
         worker = self._starting.pop(reference)
         try:
             worker.host, problem = self._ray.get(reference)
+            self._refusals += bool(problem)
         except self._ray.exceptions.RayError as error:  # it died, or its node went, before it was ready
             problem = _first_line(error)
+            self._deaths += 1
         if problem:
-            self._start_failures += 1
-            self._ray.kill(worker.handle)
-            log.warning("a worker did not start: %s", problem)
-            if not self._ready and self._start_failures >= START_FAILURES:
-                raise RunFailure(f"no worker can start; the last one said: {problem}")
+            self._start_failed(worker, problem)
             return
-        self._start_failures = 0
+        self._refusals = self._deaths = 0
         worker.name = f"{worker.host}/{worker.name}"
         self._ready[worker.name] = worker
 
+    def _start_failed(self, worker: _Worker, problem: str) -> None:
+        self._ray.kill(worker.handle)
+        where = f" on {worker.host}" if worker.host else ""
+        if not self._ready and (self._refusals >= START_REFUSALS or self._deaths >= START_DEATHS):
+            raise RunFailure(f"no worker can start; the last one{where}: {problem}")
+        log.warning("a worker did not start%s: %s", where, problem)
+
     def _returned(self, reference: Any) -> Return:
         ticket, worker = self._calls.pop(reference)
-        worker.tickets.discard(ticket)
         try:
             counted = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            if worker.name in self._ready:
-                log.warning("worker %s is gone: %s", worker.name, _first_line(error))
-                del self._ready[worker.name]
-                self._ray.kill(worker.handle)
+            self._gone(worker, _first_line(error))
             counted = None
-        return Return(ticket, worker.name, worker.host, counted)
+        worker.tickets.discard(ticket)
+        return Return(ticket, worker.name, worker.host, counted, begun=ticket == worker.begun)
+
+    def _gone(self, worker: _Worker, why: str) -> None:
+        """A worker counts its batches in the order of their tickets: the first one out is what it was at."""
+        if self._ready.pop(worker.name, None) is not None:
+            log.warning("worker %s is gone: %s", worker.name, why)
+            worker.begun = min(worker.tickets)
+            self._ray.kill(worker.handle)
 
 
 def _first_line(error: BaseException) -> str:

@@ -59,7 +59,7 @@ class RayPool:
             config.classifiers, weights, identities, rules, config.image_size, config.attention, self.device,
             self.cpus_per_worker, os.getcwd(),
         )  # fmt: skip
-        return RayCrew(setup, self._share(), self.workers)
+        return RayCrew(setup, self._share(), self.workers, embedded=self.address is None)
 
     def metrics(self, run: str) -> Watcher:
         """What puts the run called `run` among Ray's metrics."""

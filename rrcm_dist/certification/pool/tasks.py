@@ -53,8 +53,8 @@ class Task:
         return ""
 
     def may_go_to(self, worker: str, workers: Collection[str]) -> bool:
-        """Whether `worker`, one of the living `workers`, may have it."""
-        return worker not in self.avoid or self.avoid.issuperset(workers)
+        """Whether `worker` may have it: one that should not only where none of `workers` should."""
+        return worker not in self.avoid or (bool(workers) and self.avoid.issuperset(workers))
 
     def failed(self, worker: str, message: str) -> None:
         """A worker told that it could not count it."""
