@@ -1,5 +1,6 @@
 """A Ray of one's own is private and leaves nothing behind; a cluster that cannot be joined is refused in a sentence."""
 
+import contextlib
 import http.client
 import ipaddress
 import json
@@ -202,6 +203,28 @@ def test_another_ray_on_this_host_is_apart_and_dies_with_its_process(
 
 
 @pytest.mark.slow
+def test_a_start_that_is_interrupted_leaves_no_process():
+    starting = child()
+    while not psutil.Process(starting.pid).children():
+        time.sleep(0.05)
+    time.sleep(1.5)  # in the midst of it
+    processes = psutil.Process(starting.pid).children(recursive=True)
+    os.killpg(starting.pid, signal.SIGINT)
+    out, err = starting.communicate(timeout=30)
+    assert (out, err.splitlines()[-1]) == ("", "KeyboardInterrupt")
+    assert gone([*processes, *in_session(starting.pid)])
+
+
+def in_session(session: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(process.pid) == session:
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
 def test_the_folder_of_a_killed_run_is_swept_by_the_next_and_one_in_use_is_not(
     embedded: RayFacts, monkeypatch: pytest.MonkeyPatch
 ):
@@ -264,12 +287,20 @@ def test_a_cluster_of_other_versions_or_on_other_machines_is_not_joined(
 
 @pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:99999", "host:port", "ray://host:10001"])
 def test_what_cannot_be_an_address_is_bad_input(address: str):
-    with pytest.raises(InvalidInput, match=re.escape(address)), ray_cluster(address):
-        pass
+    import ray
+
+    with pytest.raises(InvalidInput, match=re.escape(address)):
+        check_cluster(ray, address)
 
 
 def test_an_unknown_host_is_named(no_token: None):
     assert "'nowhere.invalid'" in refusal("nowhere.invalid:6379")
+
+
+def test_a_ray_that_cannot_start_is_a_sentence():
+    impossible = CHILD.replace("dashboard=False", "cpus=-1")
+    starting = subprocess.run([sys.executable, "-c", impossible, ""], capture_output=True, text=True, timeout=60)
+    assert "RunFailure: Ray did not start on this machine: Resource quantities must be" in starting.stderr
 
 
 def test_without_ray_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

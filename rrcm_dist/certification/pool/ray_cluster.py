@@ -80,6 +80,7 @@ def ray_cluster(address: str | None = None, cpus: int | None = None, dashboard: 
     other versions of Ray or Python.
     """
     ray = _import_ray()
+    assert not ray.is_initialized(), "one Ray at a time in a process"
     with _environment_restored(), _signals_restored(), _pages_kept_off_the_terminal(ray):
         connected = _embedded(ray, cpus, dashboard) if address is None else _joined(ray, address)
         with connected as facts:
@@ -112,13 +113,21 @@ def _embedded(ray: ModuleType, cpus: int | None, dashboard: bool) -> Iterator[Ra
 
 
 def _start(ray: ModuleType, folder: Path, cpus: int | None, dashboard: bool) -> Any:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import psutil  # a part of Ray's
+
+    memory = psutil.virtual_memory().total
+    before = set(psutil.Process().children(recursive=True))
     try:
         return ray.init(
             address="local", num_cpus=cpus, include_dashboard=None if dashboard else False, _temp_dir=str(folder),
             object_store_memory=min(MOST_OBJECT_STORE_BYTES, memory // 8), log_to_driver=False, logging_level="ERROR",
         )  # fmt: skip
-    except Exception as e:  # Ray raises whatever its parts raise
+    except BaseException as e:
+        for process in set(psutil.Process().children(recursive=True)) - before:  # Ray forgets them if interrupted
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if not isinstance(e, Exception):
+            raise
         reason = str(e).strip().split("\n")[0] or type(e).__name__
         raise RunFailure(
             f"Ray did not start on this machine: {reason}; `df -h /tmp /dev/shm` and `free -g` show whether it had room"
