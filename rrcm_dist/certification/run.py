@@ -166,7 +166,7 @@ def _watchers(config: CertifyConfig, pool: RayPool | None) -> Iterator[list[Watc
     watchers: list[Watcher] = []
     try:
         if pool is not None:
-            watchers.append(pool.metrics(config.name))
+            watchers += pool.watchers(config.name, Path(config.output) / LEDGER_FILE)
         if config.tracking.wandb != "off":
             from rrcm_dist.certification.pool.wandb_curve import WandbCurve
 

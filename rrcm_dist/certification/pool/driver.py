@@ -218,10 +218,10 @@ class Driver:
             return
         self._watched = time.monotonic()
         snapshot = self._tally.snapshot(self.queue, self._crew.workers())
-        for watcher in self._watchers:
-            watcher.update(snapshot)
         self._ledger.set_progress({"time": time.time(), **asdict(snapshot)})
         self._ledger.commit()
+        for watcher in self._watchers:
+            watcher.update(snapshot)
 
 
 def _tally_of(level: Level, images: int) -> LevelTally:

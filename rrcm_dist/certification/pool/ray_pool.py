@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rrcm_dist.certification.pool.ray_actor import ActorSetup
 from rrcm_dist.certification.pool.ray_cluster import ray_cluster
@@ -61,11 +62,12 @@ class RayPool:
         )  # fmt: skip
         return RayCrew(setup, self._share(), self.workers, embedded=self.address is None)
 
-    def metrics(self, run: str) -> Watcher:
-        """What puts the run called `run` among Ray's metrics."""
+    def watchers(self, run: str, ledger: Path) -> list[Watcher]:
+        """What puts the run called `run` among Ray's metrics and logs."""
+        from rrcm_dist.certification.pool.ray_log import RayLog
         from rrcm_dist.certification.pool.ray_metrics import RayMetrics
 
-        return RayMetrics(run)
+        return [RayMetrics(run), RayLog(run, ledger)]
 
     def _device_of(self, resources: Mapping[str, float], address: str) -> str:
         gpus = int(resources.get("GPU", 0))
