@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from rrcm_dist.certification.images import images_of_shards
@@ -17,6 +18,8 @@ from rrcm_dist.data.index import content_identity, load_index
 
 NETWORK = """
 import time
+from pathlib import Path
+import numpy as np
 import torch
 from torch import nn
 
@@ -43,6 +46,19 @@ def slow():
 
 def nine_classes():
     return Linear(classes=9)
+
+
+class FailsOnOne(Linear):
+    def forward(self, x):
+        if Path("marked.npy").exists():
+            marked = torch.from_numpy(np.load("marked.npy")) / 255
+            if len(x) > 1 and (x.mean(0) - marked).abs().mean() < 0.08:
+                raise ValueError("the marked image")
+        return super().forward(x)
+
+
+def fails_on_one():
+    return FailsOnOne()
 """
 RECIPE = """
 kind: certify
@@ -158,6 +174,28 @@ def test_a_dry_run_draws_nothing(here, monkeypatch, capsys):
     assert code == 0
     assert "n: 200" in out
     assert not (here / "run").exists()
+
+
+def test_an_image_that_fails_is_told_with_its_reason_and_the_same_command_tries_it_again(here, monkeypatch, capsys):
+    index = load_index(here / "shards")
+    ((_, marked),) = images_of_shards(index, 32, SelectionConfig(every=20)).read([20])
+    np.save(here / "marked.npy", marked.numpy())
+    command = ["certify", "recipe.yaml", "classifiers=[{sigma: 0.25, function: 'digit_networks:fails_on_one'}]"]
+    code, out, err = rrcm(monkeypatch, capsys, *command)
+    assert code == 1
+    assert "run/sigma_0.25.tsv" in out  # the other images are certified
+    assert "1 images were given up and count as not certified; the same command tries them again:" in err
+    assert f"image 20 ({index.keys[20]}) at sigma 0.25: selection block 0: 3 tries failed; the last:" in err
+    assert "ValueError: the marked image" in err
+    assert [line.split("\t")[0] for line in (here / "run/sigma_0.25.tsv").read_text().splitlines()] == [
+        "idx",
+        "0",
+        "40",
+    ]
+    (here / "marked.npy").unlink()
+    code, _, err = rrcm(monkeypatch, capsys, *command)
+    assert code == 0, err
+    assert len((here / "run/sigma_0.25.tsv").read_text().splitlines()) == 4
 
 
 def test_ctrl_c_ends_with_a_message_and_keeps_what_was_counted(here):

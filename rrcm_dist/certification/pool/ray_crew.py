@@ -27,8 +27,8 @@ GROW_SECONDS = 1.0
 """Time between looks for room for more workers."""
 START_REFUSALS = 3
 """Workers in a row that may say why they cannot work, with none ready, before the run is taken to be hopeless."""
-START_DEATHS = 10
-"""Workers in a row that may die before they are ready, with none ready, before that."""
+START_DEATHS = 20
+"""Workers in a row that may die before they are ready, with none ready, before that: some may have been killed."""
 SLOWEST_GROW_SECONDS = 30.0
 """Longest time between looks for room, where worker after worker does not start."""
 
@@ -132,10 +132,12 @@ class RayCrew:
     def _grow(self) -> None:
         """Start a worker for every share of the cluster that is free."""
         self._grown = time.monotonic()
-        room = self._share.fit(self._ray.available_resources()) - len(self._starting)
+        # What starts holds its share already, or will in a moment: both are asked, as the first answer may be old.
+        room = self._share.fit(self._ray.cluster_resources())
         if self._most is not None:
-            room = min(room, self._most - len(self._ready) - len(self._starting))
-        for _ in range(room):
+            room = min(room, self._most)
+        room -= len(self._ready) + len(self._starting)
+        for _ in range(min(room, self._share.fit(self._ray.available_resources()))):
             self._came += 1
             handle: Any = self._actor.remote(self._setup)
             self._starting[handle.ready.remote()] = _Worker(handle, str(self._came))
@@ -181,4 +183,8 @@ class RayCrew:
 
 
 def _first_line(error: BaseException) -> str:
+    """Of Ray's page, or of the error itself where the worker raised one."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
