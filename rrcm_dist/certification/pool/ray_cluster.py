@@ -84,6 +84,7 @@ def ray_cluster(address: str | None = None, cpus: int | None = None, dashboard: 
     with _environment_restored(), _signals_restored(), _pages_kept_off_the_terminal(ray):
         connected = _embedded(ray, cpus, dashboard) if address is None else _joined(ray, address)
         with connected as facts:
+            _end_quietly()
             yield facts
 
 
@@ -202,6 +203,12 @@ def _environment_restored() -> Iterator[None]:
         ray._private.ray_constants.ENABLE_RAY_CLUSTER = clusters
         start.__defaults__ = defaults
         _reread_authentication()
+
+
+def _end_quietly() -> None:
+    """SIGTERM ends as Ctrl-C does; Ray's own handlers, set when it connects, print addresses in its binaries first."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager
