@@ -297,3 +297,24 @@ def test_a_classifier_that_only_later_does_not_load_ends_the_run_and_what_was_co
     (level, _) = run(recipe(tmp_path, function="net"), pool).levels
     assert not level.failed
     assert stored(tmp_path) == undisturbed
+
+
+def test_where_every_node_goes_the_run_says_that_it_waits_and_where_its_own_goes_it_ends(
+    pool, cluster, faults, undisturbed, tmp_path, monkeypatch, caplog
+):
+    """The last test: it leaves no cluster."""
+    monkeypatch.setattr(ray_crew, "IDLE_SECONDS", 0.5)
+    faults.tell(slow="0.05")
+
+    def lose_all_nodes() -> None:
+        wait_for(lambda: len(faults.passes()) == 2)
+        for node in [*cluster.worker_nodes]:
+            node.all_processes["raylet"][0].process.kill()
+        wait_for(lambda: "no worker is left, and Ray has no room for one: waiting for nodes to join" in caplog.messages)
+        cluster.head_node.all_processes["raylet"][0].process.kill()
+
+    with meanwhile(lose_all_nodes), pytest.raises(RunFailure, match=r"the raylet of this machine, a node of .*, died"):
+        run(recipe(tmp_path), pool)
+    held = stored(tmp_path)
+    assert 0 < len(held) < len(undisturbed)
+    assert set(held) < set(undisturbed)

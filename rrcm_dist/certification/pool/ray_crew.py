@@ -5,6 +5,7 @@ and the driver gives it to another; Ray itself retries nothing, so no block is c
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ START_REFUSALS = 3
 """Workers in a row that may say why they cannot work, with none ready, before the run is taken to be hopeless."""
 START_DEATHS = 20
 """Workers in a row that may die before they are ready, with none ready, before that: some may have been killed."""
+IDLE_SECONDS = 5.0
+"""Time without any worker until that is said."""
 SLOWEST_GROW_SECONDS = 30.0
 """Longest time between looks for room, where worker after worker does not start."""
 
@@ -87,6 +90,8 @@ class RayCrew:
         self._calls: dict[Any, tuple[int, _Worker]] = {}
         self._tickets = self._refusals = self._deaths = self._came = 0
         self._grown = 0.0
+        self._idle_since: float | None = None
+        """Since when there has been no worker, nor room to start one; infinite once that was said."""
         self._grow()
 
     def free(self) -> Sequence[str]:
@@ -113,6 +118,7 @@ class RayCrew:
             self._grow()
         waiting = [*self._calls, *self._starting]
         if not waiting:
+            self._say_that_it_waits()
             time.sleep(LOOK_SECONDS)
             return []
         done, rest = self._ray.wait(waiting, num_returns=1, timeout=LOOK_SECONDS)
@@ -142,6 +148,14 @@ class RayCrew:
             handle: Any = self._actor.remote(self._setup)
             self._starting[handle.ready.remote()] = _Worker(handle, str(self._came))
 
+    def _say_that_it_waits(self) -> None:
+        if self._ready:
+            return
+        self._idle_since = self._idle_since or time.monotonic()
+        if time.monotonic() - self._idle_since > IDLE_SECONDS:
+            log.warning("no worker is left, and Ray has no room for one: waiting for nodes to join")
+            self._idle_since = math.inf
+
     def _started(self, reference: Any) -> None:
         worker = self._starting.pop(reference)
         try:
@@ -154,6 +168,7 @@ class RayCrew:
             self._start_failed(worker, problem)
             return
         self._refusals = self._deaths = 0
+        self._idle_since = None
         worker.name = f"{worker.host}/{worker.name}"
         self._ready[worker.name] = worker
 

@@ -11,10 +11,9 @@ from rrcm_dist.errors import RunFailure
 
 ASK_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
-RAYLET_SECONDS = 2.0
-"""A raylet, or the GCS of a Ray of one's own, that takes no connection for so long is dead: nothing restarts it."""
 GCS_SECONDS = 40.0
-"""The GCS of a cluster may be restarted; after 60 s Ray ends this process."""
+"""The GCS of a cluster may be restarted; after 60 s Ray ends this process. Nothing restarts a raylet, or the GCS of a
+Ray of one's own."""
 GO_ON = "every block counted so far is in the ledger: the same command goes on from there"
 
 
@@ -30,36 +29,28 @@ class RayHealth:
         self._embedded = embedded
         self._raylet = node["NodeManagerAddress"], int(node["NodeManagerPort"])
         self._gcs = gcs_host, int(gcs_port)
-        self._raylet_seen = self._gcs_seen = self._asked = time.monotonic()
+        self._gcs_seen = self._asked = time.monotonic()
         self._well = True
 
     def check(self) -> bool:
-        """Whether calls to Ray are safe now. Raises `RunFailure` where Ray is taken to be gone."""
+        """Whether calls to Ray are safe now. Raises `RunFailure` where Ray is gone."""
         now = time.monotonic()
         if now - self._asked < ASK_SECONDS:
             return self._well
         self._asked = now
-        raylet, gcs = _listens(self._raylet), _listens(self._gcs)
-        self._raylet_seen = now if raylet else self._raylet_seen
-        self._gcs_seen = now if gcs else self._gcs_seen
-        self._well = raylet and gcs
-        if not self._well:
-            self._give_up(now - self._raylet_seen, now - self._gcs_seen)
+        gcs = f"{self._gcs[0]}:{self._gcs[1]}"
+        if not _listens(self._raylet):
+            self._end("raylet", f"the raylet of this machine, a node of the Ray cluster at {gcs}, died")
+        self._well = _listens(self._gcs)
+        if self._well:
+            self._gcs_seen = now
+        elif self._embedded or now - self._gcs_seen > GCS_SECONDS:
+            self._end("GCS", f"the Ray cluster at {gcs} has taken no connection for {now - self._gcs_seen:.0f} s")
         return self._well
 
-    def _give_up(self, raylet_silent: float, gcs_silent: float) -> None:
-        """Raise if either was silent for too long, in seconds."""
-        gcs = f"{self._gcs[0]}:{self._gcs[1]}"
-        if self._embedded and max(raylet_silent, gcs_silent) > RAYLET_SECONDS:
-            what = "raylet" if raylet_silent > RAYLET_SECONDS else "GCS"
-            raise RunFailure(f"Ray's {what} on this machine died, as when it is killed or memory runs out; {GO_ON}")
-        if raylet_silent > RAYLET_SECONDS:
-            raise RunFailure(
-                f"the raylet of this machine, a node of the Ray cluster at {gcs}, died; {GO_ON} once this machine "
-                f"has joined again (`ray start --address={gcs}`)"
-            )
-        if gcs_silent > GCS_SECONDS:
-            raise RunFailure(f"the Ray cluster at {gcs} takes no connection since {gcs_silent:.0f} s; {GO_ON}")
+    def _end(self, part: str, of_cluster: str) -> None:
+        own = f"Ray's {part} on this machine died, as when it is killed or memory runs out"
+        raise RunFailure(f"{own if self._embedded else of_cluster}; {GO_ON}")
 
 
 def _listens(address: tuple[str, int]) -> bool:
