@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 import pytest
+from command import rrcm
 
 from rrcm_dist.certification.images import images_of_shards
 from rrcm_dist.certification.ledger.reader import LedgerReader
-from rrcm_dist.cli import main
 from rrcm_dist.config.schema import SelectionConfig
 from rrcm_dist.data.index import content_identity, load_index
 
@@ -109,18 +109,6 @@ def here(tmp_path, shards, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "digit_networks", raising=False)
     return tmp_path
-
-
-def rrcm(monkeypatch, capsys, *arguments):
-    """(exit code, standard output, standard error) of the command."""
-    monkeypatch.setattr(sys, "argv", ["rrcm", *arguments])
-    try:
-        main.main()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_certify_draws_writes_logs_and_shows_a_table(here, monkeypatch, capsys):

@@ -2,13 +2,13 @@
 
 import shutil
 import sqlite3
-import sys
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from command import rrcm
 
 from rrcm_dist.certification.blocks import Block, BlockCounts, Stage
 from rrcm_dist.certification.images import images_of_tensor
@@ -17,7 +17,6 @@ from rrcm_dist.certification.ledger.merge import merge_ledgers
 from rrcm_dist.certification.ledger.reader import LedgerReader
 from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.run import certify
-from rrcm_dist.cli import main
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.errors import InvalidInput, RunFailure
 
@@ -313,13 +312,7 @@ def test_the_command_takes_run_folders_and_says_what_came_of_it(tmp_path, monkey
         (0, "6 blocks, 3 of them in several: 2 images, 1 noise level"),
         (2, "all/ledger.sqlite is there"),
     ):
-        monkeypatch.setattr(sys, "argv", ["rrcm", "merge", "all", "one", "two"])
-        try:
-            main.main()
-            ended = 0
-        except SystemExit as end:
-            ended = end.code or 0
-        captured = capsys.readouterr()
-        assert (ended, said in captured.out + captured.err) == (code, True), captured
+        ended, out, err = rrcm(monkeypatch, capsys, "merge", "all", "one", "two")
+        assert (ended, said in out + err) == (code, True), out + err
     with LedgerReader(tmp_path / "all" / "ledger.sqlite") as reader:
         assert len(reader.certificates(0.5)) == 2

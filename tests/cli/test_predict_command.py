@@ -1,17 +1,16 @@
 """`rrcm predict` on ledgers: from the estimation counts that are there, without a draw."""
 
 import csv
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from command import rrcm
 
 from rrcm_dist.certification.blocks import Block, BlockCounts, Stage
 from rrcm_dist.certification.ledger.file import RunIdentity
 from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.statistics.prediction import equality_p_value
-from rrcm_dist.cli import main
 
 IDENTITY = RunIdentity(
     seed=0, n0=10, alpha=0.001, block=100, dataset="d" * 64, classes=3, image_size=32, noise="cpu", precision="fp32"
@@ -19,18 +18,6 @@ IDENTITY = RunIdentity(
 COUNTS = {0.25: {0: [[95, 5, 0], [90, 10, 0]], 1: [[50, 50, 0], [40, 60, 0]], 2: [[0, 10, 90], [100, 0, 0]]},
           0.5: {0: [[0, 100, 0], [0, 98, 2]]}}  # fmt: skip
 """Of each estimation block, by σ and image; every label is 0."""
-
-
-def rrcm(monkeypatch, capsys, *arguments):
-    """(exit code, standard output, standard error) of the command."""
-    monkeypatch.setattr(sys, "argv", ["rrcm", *map(str, arguments)])
-    try:
-        main.main()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def counted(image, sigma, stage, number, counts):

@@ -1,27 +1,19 @@
 """`rrcm radius` with the runner-up, and how it rounds."""
 
 import json
-import sys
 from decimal import Decimal
 
 import pytest
+from command import rrcm
 
 from rrcm_dist.certification.statistics.two_sided import simultaneous_bounds, two_sided_radius
-from rrcm_dist.cli import main
 
 GIVEN = ["--successes", "990", "--trials", "1000", "--sigma", "0.5"]
 
 
 def radius(monkeypatch, capsys, *arguments):
     """(exit code, standard output, standard error) of `rrcm radius`."""
-    monkeypatch.setattr(sys, "argv", ["rrcm", "radius", *arguments])
-    try:
-        main.main()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return rrcm(monkeypatch, capsys, "radius", *arguments)
 
 
 def test_the_runner_up_is_bounded_besides(monkeypatch, capsys):
