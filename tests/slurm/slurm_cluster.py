@@ -15,7 +15,7 @@ from slurm_hosts import Daemon, Host, Network, wait_for
 
 _FOLDER_PREFIX = "slurm-rrcm-"
 _NVIDIA_MAJOR = 195
-_FINISHED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
+_FINISHED = {"CANCELLED", "COMPLETED", "FAILED", "NODE_FAIL", "PREEMPTED", "TIMEOUT"}
 
 
 class SlurmCluster:
@@ -57,7 +57,8 @@ class SlurmCluster:
             for name in self.node_names:
                 self._boot(name)
             self.wait_until_idle(self.node_names)
-        except BaseException:
+        except BaseException as error:
+            error.add_note(self.log_tails())
             self.down()
             raise
 
@@ -77,6 +78,11 @@ class SlurmCluster:
     def processes(self) -> dict[str, list[int]]:
         """Ids, as this machine counts them, of all that runs on each host."""
         return {host.name: host.processes() for host in (self.network.head, *self._nodes.values())}
+
+    def log_tails(self, lines: int = 5) -> str:
+        """The last lines of every daemon's log."""
+        tails = {log.name: log.read_text(errors="replace").splitlines()[-lines:] for log in self.folder.glob("log/*")}
+        return "\n".join("\n  ".join([f"{name}:", *tail]) for name, tail in sorted(tails.items()) if tail)
 
     def tidy(self) -> None:
         """Cancel all jobs and mend all hosts; return when every node is idle."""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 DATABASE_PORT = 3306
 ACCOUNT = "lab"
-GRACE_SECONDS = 15  # between a preemption's signal and its end in partition `low`
-NODE_TIMEOUT_SECONDS = 8  # without a sign of a node before Slurm calls it down
+GRACE_SECONDS = 10  # between a preemption's signal and its end in partition `low`
+NODE_TIMEOUT_SECONDS = 8  # without a sign of a node before Slurm may call it down
+MESSAGE_TIMEOUT_SECONDS = 5  # a dead node is down after two or three unanswered messages: 14 to 18 s, measured
 KILL_WAIT_SECONDS = 5  # between SIGTERM and SIGKILL
 
 
@@ -63,6 +64,7 @@ PriorityType=priority/basic
 # Short, so that tests need not wait; a node that returns is used again.
 SlurmctldTimeout=10
 SlurmdTimeout={NODE_TIMEOUT_SECONDS}
+MessageTimeout={MESSAGE_TIMEOUT_SECONDS}
 KillWait={KILL_WAIT_SECONDS}
 UnkillableStepTimeout=30
 ReturnToService=2

@@ -39,10 +39,11 @@ def start_munged(head: Host, folder: Path) -> Daemon:
 
 def start_accounting(head: Host, folder: Path, environment: dict[str, str]) -> None:
     """A database, Slurm's accounting daemon, and one account that root may use."""
-    data, socket = folder / "database", folder / "mariadb.socket"
+    data, temporary, socket = folder / "database", folder / "database-temporary", folder / "mariadb.socket"
+    temporary.mkdir()  # its files are named by process id: in /tmp, those of two clusters would meet
     # Data of tests need not survive a power failure: nothing is flushed.
-    options = ["--no-defaults", "--user=root", f"--datadir={data}", "--innodb-log-file-size=4M"]
-    options += ["--innodb-flush-method=nosync", "--innodb-doublewrite=0"]
+    options = ["--no-defaults", "--user=root", f"--datadir={data}", f"--tmpdir={temporary}"]
+    options += ["--innodb-log-file-size=4M", "--innodb-flush-method=nosync", "--innodb-doublewrite=0"]
     head.call("mariadb-install-db", *options, "--skip-test-db", "--auth-root-authentication-method=normal")
     head.start(
         *("mariadbd", *options, f"--socket={socket}", f"--pid-file={folder}/mariadb.pid", "--bind-address=127.0.0.1"),
