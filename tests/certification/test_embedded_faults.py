@@ -80,10 +80,11 @@ class Run:
 
     def __init__(self, output: str, seconds_per_pass: float, workers: int = 2) -> None:
         command = [sys.executable, "-m", "rrcm_dist.cli.main", "certify", "recipe.yaml", f"output={output}"]
+        command += ["--workers", str(workers), "--no-dashboard"]
         self.ledger = Path(output) / "ledger.sqlite"
         self.held_before = held(self.ledger)
         self.process = subprocess.Popen(
-            [*command, "--workers", str(workers), "--no-dashboard"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"SECONDS_PER_PASS": str(seconds_per_pass)}, start_new_session=True,
         )  # fmt: skip
 
