@@ -22,12 +22,12 @@ from rrcm_dist.certification.blocks import Block, BlockCounts, Stage, pack_count
 from rrcm_dist.certification.images import ImageSet, images_of_tensor
 from rrcm_dist.certification.ledger.file import RunIdentity
 from rrcm_dist.certification.ledger.writer import Ledger
+from rrcm_dist.certification.on_ray.cluster import ray_cluster
+from rrcm_dist.certification.on_ray.crew import RayCrew, Share
 from rrcm_dist.certification.plan import planned_blocks
 from rrcm_dist.certification.pool.crew import Return
 from rrcm_dist.certification.pool.driver import BATCH_BLOCKS, Driver, Level
-from rrcm_dist.certification.pool.ray_cluster import ray_cluster
-from rrcm_dist.certification.pool.ray_crew import RayCrew, Share
-from rrcm_dist.certification.pool.watching import Snapshot
+from rrcm_dist.certification.watching.snapshot import Snapshot
 from rrcm_dist.certification.workers.worker import Counted
 from rrcm_dist.config.schema import SelectionConfig
 

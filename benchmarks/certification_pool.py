@@ -21,11 +21,11 @@ from benchmarks.machine import markdown_table, report
 from rrcm_dist.certification.images import ImageSet, images_of_tensor
 from rrcm_dist.certification.ledger.file import RunIdentity
 from rrcm_dist.certification.ledger.writer import Ledger
+from rrcm_dist.certification.on_ray.actor import ActorSetup
+from rrcm_dist.certification.on_ray.cluster import ray_cluster
+from rrcm_dist.certification.on_ray.crew import RayCrew, Share
 from rrcm_dist.certification.plan import planned_blocks
 from rrcm_dist.certification.pool.driver import Driver, Level
-from rrcm_dist.certification.pool.ray_actor import ActorSetup
-from rrcm_dist.certification.pool.ray_cluster import ray_cluster
-from rrcm_dist.certification.pool.ray_crew import RayCrew, Share
 from rrcm_dist.certification.workers.classifiers import identity_hash
 from rrcm_dist.certification.workers.worker import CountingRules
 from rrcm_dist.config.schema import ClassifierConfig, SelectionConfig

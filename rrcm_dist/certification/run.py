@@ -21,14 +21,14 @@ from rrcm_dist.certification.ledger.place import LEDGER_FILE
 from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
 from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.log import log_name, write_log
+from rrcm_dist.certification.on_ray.pool import RayPool
 from rrcm_dist.certification.plan import planned_blocks
 from rrcm_dist.certification.pool.crew import Crew, OwnProcess
 from rrcm_dist.certification.pool.driver import Driver, Level
-from rrcm_dist.certification.pool.progress import ProgressWatcher
-from rrcm_dist.certification.pool.ray_pool import RayPool
-from rrcm_dist.certification.pool.watching import Watcher
 from rrcm_dist.certification.statistics.certificates import Certificate
 from rrcm_dist.certification.statistics.stopping import AdaptiveRule
+from rrcm_dist.certification.watching.progress import ProgressWatcher
+from rrcm_dist.certification.watching.snapshot import Watcher
 from rrcm_dist.certification.workers.classifiers import build_classifier, check_checkpoint, identity_hash, source_of
 from rrcm_dist.certification.workers.worker import CountingRules, CountingWorker
 from rrcm_dist.config.schema import CertifyConfig
@@ -168,7 +168,7 @@ def _watchers(config: CertifyConfig, pool: RayPool | None) -> Iterator[list[Watc
         if pool is not None:
             watchers += pool.watchers(config.name, Path(config.output) / LEDGER_FILE)
         if config.tracking.wandb != "off":
-            from rrcm_dist.certification.pool.wandb_curve import WandbCurve
+            from rrcm_dist.certification.watching.wandb_curve import WandbCurve
 
             watchers.append(WandbCurve(config, Path(config.output)))
         yield watchers

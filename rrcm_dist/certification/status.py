@@ -27,7 +27,7 @@ class Status:
     seconds_ago: float | None
     """Since the writing process last told where it stood; None where it never did."""
     progress: dict[str, Any]
-    """`pool.watching.Snapshot` as it stood then; empty where there is none."""
+    """`watching.snapshot.Snapshot` as it stood then; empty where there is none."""
     failed: dict[float, list[FailedImage]]
     running: bool
     """Whether a process has it open for writing."""

@@ -17,7 +17,7 @@ from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 if TYPE_CHECKING:
-    from rrcm_dist.certification.pool.ray_pool import RayPool
+    from rrcm_dist.certification.on_ray.pool import RayPool
     from rrcm_dist.certification.run import CertificationResult
 
 FAILURES_SHOWN = 10
@@ -131,7 +131,7 @@ def _pool(
             return None
     elif workers == 0:
         return None
-    from rrcm_dist.certification.pool.ray_pool import RayPool
+    from rrcm_dist.certification.on_ray.pool import RayPool
 
     return RayPool(address, workers, cpus_per_worker, device, dashboard)
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from rrcm_dist.certification.pool import ray_cluster
+from rrcm_dist.certification.on_ray import cluster as ray_cluster
 from rrcm_dist.certification.run import certify
 from rrcm_dist.config.load import load_recipe
 

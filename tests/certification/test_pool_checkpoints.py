@@ -7,7 +7,7 @@ from tiny import IMAGE_SIZE, finetune_recipe
 
 from rrcm_dist.certification.images import images_of_tensor
 from rrcm_dist.certification.ledger.reader import LedgerReader
-from rrcm_dist.certification.pool.ray_pool import RayPool
+from rrcm_dist.certification.on_ray.pool import RayPool
 from rrcm_dist.certification.run import certify
 from rrcm_dist.certification.status import describe_status, read_status
 from rrcm_dist.config.schema import CertifyConfig

@@ -21,9 +21,10 @@ import pytest
 import torch
 
 from rrcm_dist.certification.images import images_of_tensor
-from rrcm_dist.certification.pool import ray_crew, tasks
-from rrcm_dist.certification.pool.ray_cluster import _reread_authentication
-from rrcm_dist.certification.pool.ray_pool import RayPool
+from rrcm_dist.certification.on_ray import crew as ray_crew
+from rrcm_dist.certification.on_ray.cluster import _reread_authentication
+from rrcm_dist.certification.on_ray.pool import RayPool
+from rrcm_dist.certification.pool import tasks
 from rrcm_dist.certification.run import CertificationResult, certify
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.errors import RunFailure

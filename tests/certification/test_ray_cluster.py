@@ -20,15 +20,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rrcm_dist.certification.pool import ray_address
-from rrcm_dist.certification.pool import ray_cluster as module
-from rrcm_dist.certification.pool.ray_address import ANSWER_SECONDS, check_cluster
-from rrcm_dist.certification.pool.ray_cluster import RayFacts, ray_cluster
+from rrcm_dist.certification.on_ray import address as ray_address
+from rrcm_dist.certification.on_ray import cluster as module
+from rrcm_dist.certification.on_ray.address import ANSWER_SECONDS, check_cluster
+from rrcm_dist.certification.on_ray.cluster import RayFacts, ray_cluster
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 CHILD = """
 import sys, time
-from rrcm_dist.certification.pool.ray_cluster import ray_cluster
+from rrcm_dist.certification.on_ray.cluster import ray_cluster
 with ray_cluster(sys.argv[1] or None, dashboard=False) as facts:
     import ray
     nodes = [node["NodeManagerAddress"] for node in ray.nodes()]

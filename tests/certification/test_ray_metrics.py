@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from rrcm_dist.certification.pool.ray_cluster import RayFacts, ray_cluster
-from rrcm_dist.certification.pool.ray_metrics import COUNTERS, GAUGES, PREFIX, RayMetrics
-from rrcm_dist.certification.pool.watching import LevelState, Snapshot
+from rrcm_dist.certification.on_ray.cluster import RayFacts, ray_cluster
+from rrcm_dist.certification.watching.ray_metrics import COUNTERS, GAUGES, PREFIX, RayMetrics
+from rrcm_dist.certification.watching.snapshot import LevelState, Snapshot
 
 MONITORING = Path(__file__).parents[2] / "configs" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "rrcm-certification.json").read_text(encoding="utf-8"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from wandb_runs import records, told
 
-from rrcm_dist.certification.pool.wandb_curve import WandbCurve, point
-from rrcm_dist.certification.pool.watching import LevelState, Snapshot
+from rrcm_dist.certification.watching.snapshot import LevelState, Snapshot
+from rrcm_dist.certification.watching.wandb_curve import WandbCurve, point
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.tracking import ID_FILE
 

@@ -62,7 +62,7 @@ class LedgerReader:
     radii: tuple[float, ...]
     """The grid of the recipe; empty where the ledger was made without one."""
     progress: dict
-    """Where the writing process last said that it stood, `pool.watching.Snapshot` by name; empty before it did."""
+    """Where the writing process last said that it stood, `watching.snapshot.Snapshot` by name; empty before it did."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -20,10 +20,10 @@ from rrcm_dist.certification.pool.queue import WorkQueue
 from rrcm_dist.certification.pool.tally import LevelTally, Tally
 from rrcm_dist.certification.pool.tasks import Task
 from rrcm_dist.certification.pool.tracks import Track
-from rrcm_dist.certification.pool.watching import Watcher
 from rrcm_dist.certification.statistics.certificates import last_lower_bounds
 from rrcm_dist.certification.statistics.confidence_sequence import lower_bound
 from rrcm_dist.certification.statistics.stopping import AdaptiveRule
+from rrcm_dist.certification.watching.snapshot import Watcher
 from rrcm_dist.certification.workers.worker import Counted
 from rrcm_dist.errors import RRCMError, RunFailure
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrcm_dist.certification.pool.queue import WorkQueue
-from rrcm_dist.certification.pool.watching import LevelState, Snapshot
 from rrcm_dist.certification.statistics.certificates import ImageCounts, certify_counts
+from rrcm_dist.certification.watching.snapshot import LevelState, Snapshot
 
 RATE_SECONDS = 10.0
 """Draws per second are those of so many last seconds."""

@@ -1,6 +1,6 @@
 """The progress bar of a certification: over all draws that it may take, with images, speed and savings beside it."""
 
-from rrcm_dist.certification.pool.watching import Snapshot
+from rrcm_dist.certification.watching.snapshot import Snapshot
 from rrcm_dist.progress import Bar
 
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrcm_dist.certification.pool.ray_actor import ActorSetup
-from rrcm_dist.certification.pool.ray_cluster import ray_cluster
-from rrcm_dist.certification.pool.ray_crew import RayCrew, Share
-from rrcm_dist.certification.pool.watching import Watcher
+from rrcm_dist.certification.on_ray.actor import ActorSetup
+from rrcm_dist.certification.on_ray.cluster import ray_cluster
+from rrcm_dist.certification.on_ray.crew import RayCrew, Share
+from rrcm_dist.certification.watching.snapshot import Watcher
 from rrcm_dist.certification.workers.worker import CountingRules
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.errors import InvalidInput
@@ -64,8 +64,8 @@ class RayPool:
 
     def watchers(self, run: str, ledger: Path) -> list[Watcher]:
         """What puts the run called `run` among Ray's metrics and logs."""
-        from rrcm_dist.certification.pool.ray_log import RayLog
-        from rrcm_dist.certification.pool.ray_metrics import RayMetrics
+        from rrcm_dist.certification.watching.ray_log import RayLog
+        from rrcm_dist.certification.watching.ray_metrics import RayMetrics
 
         return [RayMetrics(run), RayLog(run, ledger)]
 

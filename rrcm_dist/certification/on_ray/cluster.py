@@ -29,7 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rrcm_dist.certification.pool.ray_address import check_cluster
+from rrcm_dist.certification.on_ray.address import check_cluster
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 FOLDER_PREFIX = "rrcm-ray-"
@@ -76,7 +76,7 @@ def ray_cluster(address: str | None = None, cpus: int | None = None, dashboard: 
     embedded Ray is killed by the kernel when the thread that started it dies, however it dies.
 
     Raises `InvalidInput` where Ray is not installed or the address cannot be one, and `RunFailure` where Ray does not
-    start, or the cluster does not answer in time (`ray_address.ANSWER_SECONDS` a step), refuses the token, or runs
+    start, or the cluster does not answer in time (`address.ANSWER_SECONDS` a step), refuses the token, or runs
     other versions of Ray or Python.
     """
     ray = _import_ray()

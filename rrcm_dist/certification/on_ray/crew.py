@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrcm_dist.certification.blocks import Block
+from rrcm_dist.certification.on_ray.actor import ActorSetup, CountingActor
+from rrcm_dist.certification.on_ray.health import RayHealth
 from rrcm_dist.certification.pool.crew import Return
-from rrcm_dist.certification.pool.ray_actor import ActorSetup, CountingActor
-from rrcm_dist.certification.pool.ray_health import RayHealth
 from rrcm_dist.errors import RunFailure
 
 BATCHES_AT_WORKER = 2

@@ -19,8 +19,8 @@ gauge that is not set again for 20 s, so charts end with the run.
 import logging
 from collections.abc import Mapping
 
-from rrcm_dist.certification.pool.watching import LevelState, Snapshot
 from rrcm_dist.certification.statistics.bounds import full_precision
+from rrcm_dist.certification.watching.snapshot import LevelState, Snapshot
 
 PREFIX = "rrcm_certify_"
 GAUGES: Mapping[str, tuple[str, ...]] = {

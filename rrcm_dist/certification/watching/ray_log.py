@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rrcm_dist.certification.pool.watching import Snapshot
 from rrcm_dist.certification.status import describe_status, read_status
+from rrcm_dist.certification.watching.snapshot import Snapshot
 
 SECONDS_BETWEEN_TABLES = 10.0
 
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class RayLog:
-    """A watcher (`watching.Watcher`) that adds the table of `rrcm certify --status` to a file in Ray's log folder.
+    """A watcher (`snapshot.Watcher`) that adds the table of `rrcm certify --status` to a file in Ray's log folder.
 
     To be made in a process that is connected to Ray, on a node of it. Where the file cannot be written, that is said
     once and the run goes on.

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rrcm_dist.certification.pool.watching import LevelState, Snapshot
 from rrcm_dist.certification.statistics.bounds import full_precision
+from rrcm_dist.certification.watching.snapshot import LevelState, Snapshot
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.tracking import start_run
 
@@ -15,7 +15,7 @@ SECONDS_BETWEEN_POINTS = 10.0
 
 
 class WandbCurve:
-    """A watcher (`watching.Watcher`) that tells Weights & Biases; one run there for one output folder.
+    """A watcher (`snapshot.Watcher`) that tells Weights & Biases; one run there for one output folder.
 
     Abscissa is `images_decided`, over all noise levels, so that the curves of a resumed run go on.
     """
