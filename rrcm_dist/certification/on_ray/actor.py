@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrcm_dist.certification.blocks import Block
-from rrcm_dist.certification.workers.worker import Counted, CountingRules
+from rrcm_dist.certification.workers.worker import Counted, CountingRules, CountingWorker, DeviceLost
 from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.errors import RRCMError
 
@@ -58,7 +58,10 @@ class CountingActor:
     def count(self, blocks: Sequence[Block], pixels: Mapping[int, NDArray[np.uint8]]) -> list[Counted]:
         """As `CountingWorker.count`."""
         assert self._worker is not None, "only a worker that is ready is asked"
-        return self._worker.count(blocks, pixels)
+        try:
+            return self._worker.count(blocks, pixels)
+        except DeviceLost:
+            os._exit(1)  # a new process has a working GPU; the driver finds out which block spoils it
 
     def __repr__(self) -> str:
         """How Ray's dashboard and logs call it."""
@@ -67,10 +70,7 @@ class CountingActor:
     def _build(self) -> Any:
         if self._setup.folder not in sys.path:
             sys.path.insert(0, self._setup.folder)
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         import torch
-
-        from rrcm_dist.certification.workers.worker import CountingWorker
 
         setup = self._setup
         torch.set_num_threads(setup.threads)
