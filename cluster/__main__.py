@@ -2,7 +2,7 @@
 
 import typer
 
-from cluster import submit_command
+from cluster import cancel_command, logs_command, resubmit_command, status_command, submit_command
 from rrcm_dist.cli.door import enter
 
 PROGRAM = "python -m cluster"
@@ -18,6 +18,10 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.command("submit")(submit_command.command)
+    app.command("status")(status_command.command)
+    app.command("logs")(logs_command.command)
+    app.command("cancel")(cancel_command.command)
+    app.command("resubmit")(resubmit_command.command)
     app.callback()(_door)
     return app
 

@@ -3,9 +3,9 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from rrcm_dist.config.load import RECIPES
 from rrcm_dist.config.parts import Count, Part
@@ -13,6 +13,8 @@ from rrcm_dist.config.yaml_text import read_yaml
 from rrcm_dist.errors import InvalidInput
 
 SITES = RECIPES / "cluster"
+SLURM_EARLY_SECONDS = 60
+"""Slurm sends the signal before the time limit up to so much too early."""
 
 
 class LocalSite(Part):
@@ -30,6 +32,61 @@ class LocalSite(Part):
     """When one rank has ended badly, the others are killed after so long."""
 
 
+class SlurmSite(Part):
+    """A part of a Slurm cluster, and how a run uses it."""
+
+    backend: Literal["slurm"]
+    """Which backend the file is for."""
+    nodes: Count = 1
+    """Nodes of a run."""
+    ranks_per_node: Count
+    """Processes that train together on each node: one per GPU."""
+    gpus_per_node: Annotated[int, Field(ge=0)]
+    """GPUs asked for on each node; 0 for none."""
+    cpus_per_rank: Count
+    """Cores of each rank: for its own threads and its decoding processes."""
+    memory: str | None = None
+    """Memory asked for on each node, as sbatch has it: 480G; null takes the partition's default."""
+    time_limit: Count
+    """Minutes that one life of a job may last; the run goes on in the next life."""
+    partition: str | None = None
+    """null takes the cluster's default."""
+    account: str | None = None
+    """null takes the user's default."""
+    qos: str | None = None
+    """Quality of service; null takes the default."""
+    exclude: list[str] = Field(default_factory=list)
+    """Nodes never to use."""
+    options: dict[str, str] = Field(default_factory=dict)
+    """Further options of sbatch, by long name: constraint, reservation, …"""
+    seconds_before_limit: Count
+    """So long before the time limit the ranks are asked to keep a checkpoint and end. Slurm may ask up to 60 s earlier;
+    a step, an evaluation and a checkpoint must fit."""
+    crashes_allowed: Annotated[int, Field(ge=0)] = 3
+    """Crashes of one job after which it goes on by itself; preemptions and lost nodes are not counted."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes CUDA where there is one."""
+    setup: list[str] = Field(default_factory=list)
+    """Lines of shell to run on the first node before anything else: module load, …"""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables that every rank gets: all settings of NCCL and gloo belong here."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return self.nodes * self.ranks_per_node
+
+    @model_validator(mode="after")
+    def _leaves_time(self) -> Self:
+        earliest = self.seconds_before_limit + SLURM_EARLY_SECONDS
+        if self.time_limit * 60 <= earliest:
+            raise ValueError(
+                f"time_limit {self.time_limit} min leaves no time to train: the ranks may be asked to end {earliest} s "
+                "before it (seconds_before_limit, and 60 s by which Slurm may be early)"
+            )
+        return self
+
+
 Site = TypeVar("Site", bound=Part)
 
 
@@ -38,18 +95,32 @@ def load_site(kind: type[Site], path: str | Path, given: Mapping[str, Any]) -> S
 
     Raises `InvalidInput` naming every unknown key and every impossible value.
     """
-    file = Path(path)
-    if not file.is_file():
-        there = ", ".join(str(f) for f in sorted(SITES.glob("*.yaml"))) or "none"
-        raise InvalidInput(f"there is no site file {path}; the project has {there}")
-    values = read_yaml(file.read_text(encoding="utf-8"), str(file))
-    if not isinstance(values, dict):
-        raise InvalidInput(f"{file} is not a site file: it must hold `key: value` lines, beginning with `backend:`")
+    file, values = Path(path), _read(path)
     try:
         return kind.model_validate({**values, **given}, strict=True)
     except ValidationError as error:
         problems = [_problem(dict(one), kind) for one in error.errors(include_url=False)]
     raise InvalidInput("\n  ".join([f"{file}, with what was given on the command line, cannot be:", *problems]))
+
+
+def backend_of(path: str | Path) -> str:
+    """Which backend a site file is for."""
+    return str(_read(path).get("backend"))
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    file = Path(path)
+    if not file.is_file():
+        there = ", ".join(str(f) for f in sorted(SITES.glob("*.yaml"))) or "none"
+        raise InvalidInput(f"there is no site file {path}; the project has {there}")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"site file {file} cannot be read: {error}") from None
+    values = read_yaml(text, str(file))
+    if not isinstance(values, dict):
+        raise InvalidInput(f"{file} is not a site file: it must hold `key: value` lines, beginning with `backend:`")
+    return values
 
 
 def _problem(error: dict[str, Any], kind: type[Part]) -> str:
@@ -59,6 +130,8 @@ def _problem(error: dict[str, Any], kind: type[Part]) -> str:
         return f"{key}: unknown key; " + (
             f"did you mean {near[0]}?" if near else f"known: {', '.join(kind.model_fields)}"
         )
+    if not key:  # of several keys together, which its words name
+        return error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return f"{key}: missing, must be given"
     return f"{key}: {error['msg'].replace('Input should be', 'must be')} (given {error['input']!r})"

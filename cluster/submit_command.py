@@ -19,11 +19,13 @@ def command(
     kind: Annotated[Kind, typer.Argument(help="What to run.", show_default=False)],
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    backend: Annotated[str, typer.Option(help="Where: local is this machine.")] = "local",
+    backend: Annotated[
+        str | None, typer.Option(help="Where: local (this machine) or slurm.", show_default="the site file's, or local")
+    ] = None,
     site: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="YAML file that describes the place.", show_default="configs/cluster/BACKEND.yaml"
+            metavar="FILE", help="YAML file that describes the place.", show_default="configs/cluster/local.yaml"
         ),
     ] = None,
     ranks: Annotated[
@@ -34,14 +36,22 @@ def command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="the site file's")] = None,
     resume: ResumeOption = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be started, and stop.", show_default=False)
+    ] = False,
 ) -> None:
     """Start a training run as many ranks that train together.
 
     python -m cluster submit pretrain imagenet/pretrain-b data.train=SHARDS output=RUN --ranks 8
+    python -m cluster submit pretrain imagenet/pretrain-b data.train=SHARDS output=RUN --site SLURM.yaml
 
-    Shows what rank 0 prints; every rank's output is kept in RUN/logs/rank-R.log. If one rank dies, all are stopped, and
-    the end of its log is shown; the exit code is that rank's. Ctrl-C and SIGTERM are passed on: the ranks finish their
-    step and keep a checkpoint; twice stops at once. The same command goes on from the newest good checkpoint.
+    On Slurm the run is queued, and goes on by itself after time limits, preemptions, lost nodes and a few crashes;
+    `python -m cluster status RUN` tells where it stands.
+
+    On this machine it shows what rank 0 prints; every rank's output is kept in RUN/logs/rank-R.log. If one rank dies,
+    all are stopped, and the end of its log is shown; the exit code is that rank's. Ctrl-C and SIGTERM are passed on:
+    the ranks finish their step and keep a checkpoint; twice stops at once. The same command goes on from the newest
+    good checkpoint.
     """
     from cluster.backends import open_backend
     from cluster.job import describe_job
@@ -49,4 +59,7 @@ def command(
     job = describe_job(kind.value, recipe, tuple(overrides or ()), resume)
     given = {"ranks": ranks, "threads": threads, "device": device}
     place = open_backend(backend, site, {key: value for key, value in given.items() if value is not None})
-    raise typer.Exit(place.submit(job))
+    if dry_run:
+        typer.echo(place.describe(job))
+    else:
+        raise typer.Exit(place.submit(job))

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from cluster.job import Job
-from cluster.site import SITES, LocalSite, load_site
+from cluster.site import SITES, LocalSite, SlurmSite, backend_of, load_site
 from rrcm_dist.errors import InvalidInput
 
-PLANNED = ("slurm", "ray")
+AVAILABLE = ("local", "slurm")
+PLANNED = ("ray",)
 """Not available yet."""
 
 
@@ -20,16 +21,35 @@ class Backend(Protocol):
         Raises `InvalidInput` for a job that cannot run there, before anything is started or queued.
         """
 
+    def describe(self, job: Job) -> str:
+        """What `submit` would do, for people; starts nothing. Raises `InvalidInput` as far as it can be known."""
 
-def open_backend(name: str, site: str | None, given: Mapping[str, Any]) -> Backend:
-    """The backend of that name, for a site file (by default configs/cluster/NAME.yaml).
+
+def open_backend(name: str | None, site: str | None, given: Mapping[str, Any]) -> Backend:
+    """The backend that a site file is for, or of a name (by default local, with configs/cluster/local.yaml).
 
     given: keys of the site file from the command line, which go before the file's.
     """
+    choice = " or ".join(AVAILABLE)
     if name in PLANNED:
-        raise InvalidInput(f"backend {name} is not available in this version: choose local")
-    if name != "local":
-        raise InvalidInput(f"backend {name!r} is not known: choose local")
-    from cluster.backends.local import LocalBackend
+        raise InvalidInput(f"backend {name} is not available in this version: choose {choice}")
+    if name is not None and name not in AVAILABLE:
+        raise InvalidInput(f"backend {name!r} is not known: choose {choice}")
+    wanted = backend_of(site) if site else name or "local"
+    if wanted not in AVAILABLE:
+        raise InvalidInput(f"{site} is for backend {wanted!r}, which is not available: its `backend:` may be {choice}")
+    if name is not None and name != wanted:
+        raise InvalidInput(f"{site} is for backend {wanted}: leave out --backend {name}, or give another site file")
+    if wanted == "local":
+        from cluster.backends.local import LocalBackend
 
-    return LocalBackend(load_site(LocalSite, site or SITES / f"{name}.yaml", given))
+        return LocalBackend(load_site(LocalSite, site or SITES / "local.yaml", given))
+    if site is None:
+        there = ", ".join(str(file) for file in sorted(SITES.glob("slurm-*.yaml")))
+        raise InvalidInput(f"backend slurm needs the cluster's facts: --site FILE, after the example of {there}")
+    if local_only := given.keys() - SlurmSite.model_fields.keys():
+        options = " and ".join(f"--{name}" for name in sorted(local_only))
+        raise InvalidInput(f"{options}: for this machine only; {site} says nodes, ranks_per_node and cpus_per_rank")
+    from cluster.backends.slurm import SlurmBackend
+
+    return SlurmBackend(load_site(SlurmSite, site, given))

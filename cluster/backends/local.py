@@ -1,6 +1,7 @@
 """This machine: ranks are processes that meet at a loopback port."""
 
 import os
+import shlex
 import socket
 import sys
 from pathlib import Path
@@ -22,8 +23,7 @@ class LocalBackend:
 
     def submit(self, job: Job) -> int:
         """Run to the end; returns 0, or the exit code of the first rank that ended badly, and shows its log's end."""
-        ranks = self._site.ranks or _visible_gpus(self._site.device) or 1
-        job.check_ranks(ranks)
+        ranks = self._count(job)
         logs = _log_folder(job.folder)
         failures = run_together(self._ranks(job, ranks, logs), self._site.stop_seconds)
         if not failures:
@@ -31,6 +31,17 @@ class LocalBackend:
         if any(failure.code != INTERRUPTED for failure in failures):
             _tell(failures, ranks)
         return failures[0].exit_code
+
+    def describe(self, job: Job) -> str:
+        """The command, and how many ranks execute it."""
+        ranks = self._count(job)
+        command = shlex.join(job.command(self._site.device))
+        return f"{ranks} rank{'s' if ranks > 1 else ''} on this machine, each: {command}"
+
+    def _count(self, job: Job) -> int:
+        ranks = self._site.ranks or _visible_gpus(self._site.device) or 1
+        job.check_ranks(ranks)
+        return ranks
 
     def _ranks(self, job: Job, ranks: int, logs: Path) -> list[RankProcess]:
         threads = self._site.threads or max(1, _cores() // ranks)

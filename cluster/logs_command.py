@@ -1,0 +1,22 @@
+"""`python -m cluster logs`."""
+
+from typing import Annotated
+
+import typer
+
+from cluster.options import RunArgument
+
+
+def command(
+    run: RunArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on showing what is written.", show_default=False)
+    ] = False,
+    rank: Annotated[int | None, typer.Option(min=0, help="Only this rank.", show_default="all, and the job")] = None,
+    lines: Annotated[int, typer.Option(min=0, help="How many of each log's last lines to begin with.")] = 20,
+) -> None:
+    """What the ranks of a submitted run print, in its newest life; with -f until the job has ended."""
+    from cluster.slurm.logs import show_logs
+    from cluster.slurm.runs import find_run
+
+    show_logs(find_run(run), rank, lines, follow)

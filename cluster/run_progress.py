@@ -1,0 +1,54 @@
+"""How far a training run has come, read from its folder by any process, without torch."""
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NewestCheckpoint:
+    """The newest whole checkpoint; whether its files are undamaged is found out by whoever loads it."""
+
+    name: str
+    step: int
+    finished: bool
+    written: datetime
+
+
+def newest_checkpoint(run: Path) -> NewestCheckpoint | None:
+    """None where there is none yet."""
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        manifest = folder / "manifest.json"
+        with suppress(OSError, ValueError, KeyError):
+            progress = json.loads(manifest.read_text())["progress"]
+            written = datetime.fromtimestamp(manifest.stat().st_mtime, UTC)
+            return NewestCheckpoint(folder.name, progress["step"], progress["finished"], written)
+    return None
+
+
+def newest_step(run: Path) -> int:
+    """Step of the newest checkpoint; 0 where there is none."""
+    newest = newest_checkpoint(run)
+    return newest.step if newest else 0
+
+
+def last_metrics(run: Path) -> dict[str, Any]:
+    """The last line of metrics.jsonl that tells a speed; empty where there is none."""
+    file = run / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    for line in reversed(lines):
+        with suppress(ValueError):
+            values = json.loads(line)
+            if "images_per_second" in values:
+                return values
+    return {}
+
+
+def total_steps(log: Path) -> int | None:
+    """Steps of the whole run, as the progress bar in rank 0's log has them; None before it says so."""
+    found = re.findall(r"\d+/(\d+) steps", log.read_text(errors="replace")) if log.exists() else []
+    return int(found[-1]) if found else None

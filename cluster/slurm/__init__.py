@@ -1,0 +1,1 @@
+"""Runs under Slurm: submitted by submitit, kept going by a supervisor within the job."""

@@ -1,0 +1,71 @@
+"""What can be known to be wrong before a job is queued."""
+
+from pathlib import Path
+
+from cluster.site import SlurmSite
+from cluster.slurm.history import History
+from cluster.slurm.tools import LIVE_STATES, ask, queue_state
+from rrcm_dist.errors import InvalidInput
+
+
+def check_site(site: SlurmSite) -> None:
+    """Raise `InvalidInput` for a partition, account, GPUs or a limit that the cluster does not have."""
+    lines = (ask("sinfo", "--noheader", "--format=%R|%l|%G|%D") or "").splitlines()
+    partitions: dict[str, list[list[str]]] = {}
+    for line in lines:
+        name, *rest = line.split("|")
+        partitions.setdefault(name, []).append(rest)
+    if partitions and site.partition is not None:
+        if site.partition not in partitions:
+            raise InvalidInput(f"there is no partition {site.partition}: choose {', '.join(partitions)}")
+        _check_partition(site, partitions[site.partition])
+    if site.account is not None:
+        _check_account(site.account)
+
+
+def _check_partition(site: SlurmSite, lines: list[list[str]]) -> None:
+    limit = minutes(lines[0][0])
+    if limit is not None and site.time_limit > limit:
+        raise InvalidInput(f"time_limit {site.time_limit} min is more than partition {site.partition} allows: {limit}")
+    most = max(_gpus(gres) for _, gres, _ in lines)
+    if site.gpus_per_node > most:
+        raise InvalidInput(
+            f"gpus_per_node {site.gpus_per_node} is more than a node of partition {site.partition} has: {most}"
+        )
+    nodes = sum(int(count) for _, _, count in lines)
+    if site.nodes > nodes:
+        raise InvalidInput(f"nodes {site.nodes} is more than partition {site.partition} has: {nodes}")
+
+
+def _check_account(account: str) -> None:
+    """Where there is accounting; elsewhere any account is taken."""
+    known = ask("sacctmgr", "--noheader", "--parsable2", "show", "account", "format=Account")
+    if known and account not in known.split():
+        raise InvalidInput(f"there is no account {account}: choose {', '.join(known.split())}")
+
+
+def check_folder(run: Path) -> None:
+    """Raise `InvalidInput` if a job of ours, queued or running, owns the run folder."""
+    for job in History(run).jobs()[-1:]:
+        state = queue_state(job["job"])
+        if state is not None and state[0] in LIVE_STATES:
+            raise InvalidInput(
+                f"{run} belongs to job {job['job']}, which is {state[0]}: give another output, or end that one first "
+                f"(`python -m cluster cancel {run}`)"
+            )
+
+
+def minutes(text: str) -> int | None:
+    """A limit as Slurm writes it (4:00:00, 1-00:00:00, 30:00) in minutes; None for infinite."""
+    days, _, clock = text.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdecimal() for part in parts):
+        return None
+    hours, mins, _ = ["0"] * (3 - len(parts)) + parts
+    return int(days or 0) * 1440 + int(hours) * 60 + int(mins)
+
+
+def _gpus(gres: str) -> int:
+    """'gpu:a800:8(S:0-1)' → 8; 0 for '(null)'."""
+    counts = [part.split("(")[0].split(":")[-1] for part in gres.split(",") if part.startswith("gpu")]
+    return sum(int(count) for count in counts if count.isdecimal())

@@ -1,0 +1,30 @@
+"""Whether a life is followed by another: decided by its cause and by what came before. Nothing is done here."""
+
+from collections.abc import Sequence
+
+from cluster.slurm.history import Cause, Life
+
+WITHOUT_LIMIT = {Cause.TIME_LIMIT, Cause.PREEMPTED, Cause.REQUEUED, Cause.NODE_LOST}
+
+
+def goes_on(lives: Sequence[Life], crashes_allowed: int) -> tuple[bool, str]:
+    """(whether the run goes on, why not).
+
+    A crash from which the run came no further than the crash before it is the last: the same place would crash again.
+
+    Args:
+        lives: of the run, oldest first; the last one has ended.
+        crashes_allowed: in one job, after which it still goes on.
+    """
+    last = lives[-1]
+    if last.cause in WITHOUT_LIMIT:
+        return True, ""
+    if last.cause is not Cause.CRASHED:
+        return False, ""
+    of_job = [life for life in lives if life.job == last.job]
+    crashes = [life for life in of_job if life.cause is Cause.CRASHED]
+    if len(crashes) > crashes_allowed:
+        return False, f"it crashed {len(crashes)} times, and the site allows {crashes_allowed} (crashes_allowed)"
+    if len(crashes) > 1 and crashes[-2].end_step == last.end_step:
+        return False, f"it crashed twice without getting beyond the checkpoint of step {last.end_step}"
+    return True, ""

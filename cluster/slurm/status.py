@@ -1,0 +1,81 @@
+"""Where a submitted run stands, from Slurm's queue and accounting and from its folder."""
+
+from datetime import UTC, datetime, timedelta
+
+from cluster.run_progress import last_metrics, newest_checkpoint, total_steps
+from cluster.slurm.history import Life
+from cluster.slurm.runs import SubmittedRun, slurm_state
+from rrcm_dist.errors import RunFailure
+
+HOPELESS = {"DependencyNeverSatisfied": "the job that it waits for failed: it will never start; cancel it"}
+"""Reasons of a pending job that no time will mend."""
+
+
+def describe_status(run: SubmittedRun) -> str:
+    """The status as a person reads it; what Slurm does not tell, the run folder does."""
+    newest = newest_checkpoint(run.folder)
+    lives = run.history.lives()
+    lines = [f"{run.folder}: job {run.job}, {_state(run, lives)}", _progress(run, lives)]
+    if newest:
+        age = _duration(datetime.now(UTC) - newest.written)
+        lines.append(f"checkpoint {newest.name}, {age} old" + (": finished" if newest.finished else ""))
+    else:
+        lines.append("no checkpoint yet")
+    return "\n".join([*filter(None, lines), *_restarts(lives)])
+
+
+def _state(run: SubmittedRun, lives: list[Life]) -> str:
+    try:
+        state, reason = slurm_state(run.job)
+    except RunFailure as error:
+        return f"{_last_words(lives)} ({error})"
+    if not state:
+        return f"{_last_words(lives)} (Slurm has forgotten the job, or there is none here)"
+    if state == "PENDING":
+        return f"PENDING: {HOPELESS.get(reason, reason)}"
+    return state
+
+
+def _last_words(lives: list[Life]) -> str:
+    if not lives:
+        return "never started"
+    last = lives[-1]
+    return f"last known: {last.cause}" if last.cause else f"last known: running since {last.started:%Y-%m-%d %H:%M} UTC"
+
+
+def _progress(run: SubmittedRun, lives: list[Life]) -> str:
+    metrics = last_metrics(run.folder)
+    if not metrics:
+        return ""
+    total = next(
+        filter(None, (total_steps(run.folder / f"logs/life-{life.number}/rank-0.log") for life in reversed(lives))),
+        None,
+    )
+    step, samples, speed = metrics["step"], metrics["samples_seen"], metrics["images_per_second"]
+    of_all = f" of {total}" if total else ""
+    line = f"step {step}{of_all}, {samples:,} samples, {speed:,.0f} images/s"
+    if not total or not speed or step >= total:
+        return line
+    return f"{line}, ETA {_duration(timedelta(seconds=(total - step) * samples / step / speed))}"
+
+
+def _restarts(lives: list[Life]) -> list[str]:
+    """A line for each life that was followed by another, or that ended badly."""
+    count = max(0, len(lives) - 1)
+    lines = [f"{count} restart{'' if count == 1 else 's'}"]
+    for life in lives:
+        if life.cause is None or life.ended is None:
+            lines.append(f"  life {life.number}: {life.started:%m-%d %H:%M:%S} to now, from step {life.start_step}")
+            continue
+        detail = f" ({life.detail})" if life.detail else ""
+        times = f"{life.started:%m-%d %H:%M:%S} to {life.ended:%m-%d %H:%M:%S} UTC"
+        lines.append(
+            f"  life {life.number}: {times}, from step {life.start_step} to {life.end_step}: {life.cause}{detail}"
+        )
+    return lines
+
+
+def _duration(time: timedelta) -> str:
+    seconds = int(time.total_seconds())
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"

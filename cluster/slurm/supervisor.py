@@ -1,0 +1,151 @@
+"""What a job's batch step does: it starts the ranks by srun, hears Slurm's signals, and decides what comes after.
+
+Slurm may end a job without asking (a dead node, a preemption without grace): the next life then finds its place by
+itself, in the newest good checkpoint. What is decided here is why a life ended and whether another one follows.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from cluster.run_progress import newest_checkpoint, newest_step
+from cluster.site import SLURM_EARLY_SECONDS, SlurmSite
+from cluster.slurm.history import Cause, History, Life
+from cluster.slurm.job_facts import end_by_slurm, lost_nodes, node_address
+from cluster.slurm.policy import goes_on
+from cluster.slurm.tools import ask, host_names, quoted
+from rrcm_dist.errors import RunFailure
+
+POLL_SECONDS = 0.2
+ASK_AGAIN_SECONDS = 10.0
+SETTLE_SECONDS = 1.0
+"""After srun's end: what ends the ranks may end the job, too, and says so a little later."""
+FIRST_PORT, PORTS = 12000, 16000
+"""Where the ranks meet, by job: below the ports that the system deals out by itself."""
+REQUEUE_SECONDS = 600.0
+"""For so long a silent controller is asked again."""
+REFUSED = 2
+"""Exit code of a rank that was asked for wrongly (`InvalidInput`)."""
+
+
+@dataclass
+class Supervisor:
+    """A submitted run; submitit calls it in the batch step of every life."""
+
+    run: str
+    """The run folder."""
+    command: list[str]
+    """What follows `python -m cluster.slurm.rank`."""
+    site: SlurmSite
+
+    def __call__(self) -> str:
+        """Live one life; returns its cause in words. Raises `RunFailure` where the run ends for a failure."""
+        self._asked: Cause | None = None
+        self._terminated = False
+        self._began = time.monotonic()
+        signal.signal(signal.SIGUSR2, self._make_way)
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGCONT, signal.SIG_IGN)
+        run, self._job = Path(self.run), os.environ["SLURM_JOB_ID"]
+        history = History(run)
+        life = history.begin(self._job, newest_step(run))
+        print(f"life {life.number} of {run}, from step {life.start_step}", flush=True)
+        cause, detail = self._live(life)
+        history.end(life, cause, newest_step(run), detail)
+        print(f"life {life.number} ended: {cause}{f' ({detail})' if detail else ''}", flush=True)
+        again, why_not = goes_on(history.lives(), self.site.crashes_allowed)
+        if again:
+            self._requeue(cause)
+        self._srun.wait()  # of a job that Slurm ends, the ranks keep a checkpoint meanwhile
+        if not again and cause in (Cause.CRASHED, Cause.REFUSED):
+            raise RunFailure("; ".join(filter(None, [f"{cause}: {detail}", why_not])))
+        return str(cause)
+
+    def _live(self, life: Life) -> tuple[Cause, str]:
+        logs = Path(self.run) / "logs" / f"life-{life.number}"
+        logs.mkdir(parents=True, exist_ok=True)
+        command = self._srun_command(logs)
+        print(quoted(command), flush=True)
+        # A session of its own: a signal to the batch step is the supervisor's, srun would end all ranks at once.
+        self._srun = subprocess.Popen(
+            command, env=self._environment(life), stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        asked_at = float("-inf")
+        while self._srun.poll() is None and not self._terminated:
+            if self._asked and time.monotonic() - asked_at > ASK_AGAIN_SECONDS:
+                asked_at = time.monotonic()
+                ask("scancel", "--signal=TERM", f"{self._job}.0")
+            time.sleep(POLL_SECONDS)
+        if not self._terminated:
+            time.sleep(SETTLE_SECONDS)
+        return self._cause(life, self._srun.poll())
+
+    def _cause(self, life: Life, code: int | None) -> tuple[Cause, str]:
+        newest = newest_checkpoint(Path(self.run))
+        if code == 0 and newest and newest.finished:
+            return Cause.DONE, ""
+        if self._terminated:
+            return end_by_slurm(self._job)
+        if self._asked:
+            return self._asked, ""
+        if code == 0:
+            return Cause.PREEMPTED, "the ranks were asked to end, the job was not"
+        if lost := lost_nodes(os.environ["SLURM_JOB_NODELIST"], life.started):
+            return Cause.NODE_LOST, ", ".join(lost)
+        if code == REFUSED:
+            return Cause.REFUSED, "see the ranks' logs"
+        return Cause.CRASHED, f"srun ended with {code}; see logs/life-{life.number}"
+
+    def _srun_command(self, logs: Path) -> list[str]:
+        site = self.site
+        return [
+            "srun",
+            "--kill-on-bad-exit=1",
+            "--unbuffered",
+            f"--nodes={site.nodes}",
+            f"--ntasks={site.nodes * site.ranks_per_node}",
+            f"--ntasks-per-node={site.ranks_per_node}",
+            f"--cpus-per-task={site.cpus_per_rank}",
+            f"--output={logs}/rank-%t.log",
+            *(sys.executable, "-m", "cluster.slurm.rank"),
+            *self.command,
+        ]
+
+    def _environment(self, life: Life) -> dict[str, str]:
+        first = host_names(os.environ["SLURM_JOB_NODELIST"])[0]
+        return {
+            **os.environ,
+            "OMP_NUM_THREADS": str(self.site.cpus_per_rank),
+            "PYTHONUNBUFFERED": "1",
+            **self.site.environment,
+            "MASTER_ADDR": node_address(first),
+            "MASTER_PORT": str(FIRST_PORT + (int(self._job) + 1009 * life.number) % PORTS),
+        }
+
+    def _make_way(self, number: int, frame: FrameType | None) -> None:
+        """USR2: the limit is near, or something else wants the nodes."""
+        seconds_left = self.site.time_limit * 60 - (time.monotonic() - self._began)
+        near = seconds_left < self.site.seconds_before_limit + SLURM_EARLY_SECONDS
+        self._asked = self._asked or (Cause.TIME_LIMIT if near else Cause.PREEMPTED)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM: Slurm ends the job, the ranks too, within seconds."""
+        self._terminated = True
+
+    def _requeue(self, cause: Cause) -> None:
+        """Put the job back into the queue, unless Slurm has done so already."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._terminated and cause is not Cause.TIME_LIMIT:
+            return
+        deadline = time.monotonic() + REQUEUE_SECONDS
+        while ask("scontrol", "requeue", self._job) is None:
+            if time.monotonic() > deadline:
+                raise RunFailure(f"job {self._job} could not be requeued: `python -m cluster resubmit {self.run}`")
+            time.sleep(5)
+        print(f"requeued at {datetime.now(UTC).isoformat(timespec='seconds')}", flush=True)

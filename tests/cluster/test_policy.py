@@ -1,0 +1,56 @@
+"""Which lives of a run are followed by another."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from cluster.slurm.history import Cause, History, Life
+from cluster.slurm.policy import goes_on
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def lives(*ends, job="7"):
+    return [Life(number, job, NOW, 0, NOW, cause, step) for number, (cause, step) in enumerate(ends)]
+
+
+@pytest.mark.parametrize("cause", [Cause.TIME_LIMIT, Cause.PREEMPTED, Cause.REQUEUED, Cause.NODE_LOST])
+def test_what_is_nobodys_fault_is_borne_without_limit(cause):
+    assert goes_on(lives(*[(cause, 10)] * 50), crashes_allowed=0) == (True, "")
+
+
+@pytest.mark.parametrize("cause", [Cause.DONE, Cause.CANCELLED, Cause.REFUSED])
+def test_some_ends_are_the_end(cause):
+    assert goes_on(lives((cause, 10)), crashes_allowed=3) == (False, "")
+
+
+def test_crashes_are_borne_as_often_as_allowed():
+    crashes = [(Cause.CRASHED, step) for step in (10, 20, 30)]
+    assert goes_on(lives(*crashes), crashes_allowed=3)[0]
+    assert goes_on(lives(*crashes), crashes_allowed=2) == (
+        False,
+        "it crashed 3 times, and the site allows 2 (crashes_allowed)",
+    )
+
+
+def test_two_crashes_without_progress_are_the_end_even_with_a_preemption_between():
+    again, why = goes_on(lives((Cause.CRASHED, 10), (Cause.PREEMPTED, 10), (Cause.CRASHED, 10)), crashes_allowed=9)
+    assert (again, why) == (False, "it crashed twice without getting beyond the checkpoint of step 10")
+
+
+def test_a_resubmitted_run_begins_its_count_anew():
+    before = lives((Cause.CRASHED, 10), (Cause.CRASHED, 10))
+    now = Life(2, "8", NOW, 10, NOW, Cause.CRASHED, 10)
+    assert goes_on([*before, now], crashes_allowed=1)[0]
+
+
+def test_a_life_that_ended_without_a_word_lost_its_node(tmp_path):
+    history = History(tmp_path)
+    history.begin("7", 0)
+    with open(tmp_path / "slurm" / "lives.jsonl", "a") as file:
+        file.write('{"life": 0, "event": "end')  # the disk was full, or the node died
+    assert history.lives()[0].cause is None
+    history.end(history.begin("7", 25), Cause.DONE, 30, "well")
+    first, second = history.lives()
+    assert (first.number, first.cause, first.end_step) == (0, Cause.NODE_LOST, 25)
+    assert (second.number, second.start_step, second.cause, second.detail) == (1, 25, Cause.DONE, "well")
