@@ -7,7 +7,6 @@ from typing import Literal
 
 from rrcm_dist.config.load import load_recipe
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
-from rrcm_dist.data.order import divisors
 from rrcm_dist.errors import InvalidInput
 
 
@@ -36,6 +35,8 @@ class Job:
         """Raise `InvalidInput` unless so many ranks can share the batch; the same run comes of any that can."""
         streams = self.resolved.data.streams
         if streams % ranks:
+            from rrcm_dist.data.order import divisors
+
             fitting = ", ".join(map(str, divisors(streams)))
             raise InvalidInput(
                 f"{ranks} ranks cannot share data.streams {streams} evenly: choose {fitting} ranks, or other streams"

@@ -1,5 +1,7 @@
 """`python -m cluster resubmit`."""
 
+import os
+
 import typer
 
 from cluster.options import RunArgument
@@ -19,5 +21,6 @@ def command(run: RunArgument) -> None:
     if newest and newest.finished:
         raise InvalidInput(f"{found.folder} is finished (step {newest.step}): nothing is left to do")
     last = found.submission
+    os.chdir(last["working_folder"])  # the recipe's paths may be relative
     job = describe_job(last["kind"], last["recipe"], (), "auto")
     raise typer.Exit(SlurmBackend(SlurmSite.model_validate(last["site"])).submit(job))

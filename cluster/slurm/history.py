@@ -1,6 +1,6 @@
 """What a run's folder keeps of its life under Slurm; lines are only ever appended.
 
-slurm/jobs.jsonl     one line a submission: job, time, kind, recipe, command, site
+slurm/jobs.jsonl     one line a submission: job, time, kind, recipe, command, working folder, site
 slurm/lives.jsonl    one line when a life of the job begins, one when it ends: life, event, time, job, step, cause, …
 slurm/submission-N/  what submitit keeps of a submission: its log, and the recipe that it runs
 logs/life-K/rank-R.log
@@ -61,7 +61,7 @@ class History:
 
     def add_job(self, job: str, kind: str, recipe: Path, command: list[str], site: Mapping[str, Any]) -> None:
         """Remember a submission: what is run on what, by which command it was asked for."""
-        about = {"kind": kind, "recipe": str(recipe), "command": command, "site": site}
+        about = {"kind": kind, "recipe": str(recipe), "command": command, "working_folder": os.getcwd(), "site": site}
         _append(self._jobs, {"job": job, "time": _now(), **about})
 
     def lives(self) -> list[Life]:

@@ -1,31 +1,56 @@
 """What Slurm knows of a job and its nodes, in our words."""
 
-from datetime import datetime
+import re
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
 
+from cluster.site import SLURM_EARLY_SECONDS
 from cluster.slurm.history import Cause
 from cluster.slurm.tools import host_names, show
 
-ENDS = {
-    "CANCELLED": Cause.CANCELLED,
-    "TIMEOUT": Cause.TIME_LIMIT,
-    "NODE_FAIL": Cause.NODE_LOST,
-    "PREEMPTED": Cause.PREEMPTED,
+SAYS = re.compile(r"\*\*\* JOB \d+ ON \S+ CANCELLED AT \S+(?: DUE TO ([A-Z ]+))?")
+"""What Slurm writes into a job's log before it ends the job; no reason: by scancel."""
+REASONS = {
+    "TIME LIMIT": Cause.TIME_LIMIT,
+    "PREEMPTION": Cause.PREEMPTED,
+    "JOB REQUEUE": Cause.REQUEUED,
+    "NODE FAILURE": Cause.NODE_LOST,
 }
+SAYS_SECONDS, POLL_SECONDS = 2.0, 0.1
 SILENT = ("DOWN", "NOT_RESPONDING", "FAIL")
 
 
-def end_by_slurm(job: str) -> tuple[Cause, str]:
-    """(cause, detail) of the end that Slurm has just begun to bring about; the queue, where it is not told."""
+def end_by_slurm(log: Path, since: int) -> tuple[Cause, str]:
+    """(cause, detail) of the end that Slurm has just begun to bring about, from the job's log.
+
+    The job's state does not say: it is COMPLETING, whatever the cause.
+
+    Args:
+        log: of the job, in all its lives.
+        since: size of the log when this life began.
+    """
+    deadline = time.monotonic() + SAYS_SECONDS
+    while time.monotonic() < deadline:
+        with open(log, "rb") as file:
+            file.seek(since)
+            said = SAYS.search(file.read().decode(errors="replace"))
+        if said:
+            reason = (said[1] or "").strip()
+            return (REASONS.get(reason, Cause.REQUEUED), f"Slurm: {reason}") if reason else (Cause.CANCELLED, "")
+        time.sleep(POLL_SECONDS)
+    return Cause.REQUEUED, "Slurm has ended it and not said why"
+
+
+def why_asked(job: str, seconds_before_limit: int) -> tuple[Cause, str]:
+    """(cause, detail) of the end that a job was asked for while it may still run."""
     fields = show("job", job)
-    state = fields.get("JobState", "")
-    detail = f"Slurm says {state} {fields.get('Reason', '')}".strip()
-    if cause := ENDS.get(state):
-        return cause, detail
-    if any(_node_is_silent(name) for name in host_names(fields.get("NodeList", "") or "")):
-        return Cause.NODE_LOST, detail
-    if fields.get("PreemptTime", "None") not in ("None", "Unknown"):
-        return Cause.PREEMPTED, detail
-    return Cause.REQUEUED, detail
+    if _preempted(fields):
+        return Cause.PREEMPTED, "with time to end"
+    soon = datetime.now().astimezone() + timedelta(seconds=seconds_before_limit + SLURM_EARLY_SECONDS)
+    if "EndTime" in fields and not _later(fields["EndTime"], soon):
+        return Cause.TIME_LIMIT, ""
+    return Cause.REQUEUED, "somebody asked it to end by a signal"
 
 
 def lost_nodes(node_list: str, since: datetime) -> list[str]:
@@ -45,8 +70,8 @@ def node_address(name: str) -> str:
     return show("node", name).get("NodeAddr", name)
 
 
-def _node_is_silent(name: str) -> bool:
-    return _silent(show("node", name))
+def _preempted(fields: dict[str, str]) -> bool:
+    return fields.get("PreemptTime", "None") not in ("None", "Unknown")
 
 
 def _silent(fields: dict[str, str]) -> bool:

@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
+from submitit.core.utils import JobPaths
+
 from cluster.run_progress import newest_checkpoint, newest_step
-from cluster.site import SLURM_EARLY_SECONDS, SlurmSite
+from cluster.site import SlurmSite
 from cluster.slurm.history import Cause, History, Life
-from cluster.slurm.job_facts import end_by_slurm, lost_nodes, node_address
+from cluster.slurm.job_facts import end_by_slurm, lost_nodes, node_address, why_asked
 from cluster.slurm.policy import goes_on
 from cluster.slurm.tools import ask, host_names, quoted
 from rrcm_dist.errors import RunFailure
@@ -46,13 +48,14 @@ class Supervisor:
 
     def __call__(self) -> str:
         """Live one life; returns its cause in words. Raises `RunFailure` where the run ends for a failure."""
-        self._asked: Cause | None = None
+        self._asked = False
         self._terminated = False
-        self._began = time.monotonic()
         signal.signal(signal.SIGUSR2, self._make_way)
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGCONT, signal.SIG_IGN)
         run, self._job = Path(self.run), os.environ["SLURM_JOB_ID"]
+        self._log = JobPaths(os.environ["SUBMITIT_FOLDER"], self._job).stdout
+        self._log_start = self._log.stat().st_size
         history = History(run)
         life = history.begin(self._job, newest_step(run))
         print(f"life {life.number} of {run}, from step {life.start_step}", flush=True)
@@ -80,6 +83,7 @@ class Supervisor:
         while self._srun.poll() is None and not self._terminated:
             if self._asked and time.monotonic() - asked_at > ASK_AGAIN_SECONDS:
                 asked_at = time.monotonic()
+                print("the job is to make way: the ranks are asked to keep a checkpoint and end", flush=True)
                 ask("scancel", "--signal=TERM", f"{self._job}.0")
             time.sleep(POLL_SECONDS)
         if not self._terminated:
@@ -91,11 +95,9 @@ class Supervisor:
         if code == 0 and newest and newest.finished:
             return Cause.DONE, ""
         if self._terminated:
-            return end_by_slurm(self._job)
-        if self._asked:
-            return self._asked, ""
-        if code == 0:
-            return Cause.PREEMPTED, "the ranks were asked to end, the job was not"
+            return end_by_slurm(self._log, self._log_start)
+        if self._asked or code == 0:
+            return why_asked(self._job, self.site.seconds_before_limit)
         if lost := lost_nodes(os.environ["SLURM_JOB_NODELIST"], life.started):
             return Cause.NODE_LOST, ", ".join(lost)
         if code == REFUSED:
@@ -130,9 +132,7 @@ class Supervisor:
 
     def _make_way(self, number: int, frame: FrameType | None) -> None:
         """USR2: the limit is near, or something else wants the nodes."""
-        seconds_left = self.site.time_limit * 60 - (time.monotonic() - self._began)
-        near = seconds_left < self.site.seconds_before_limit + SLURM_EARLY_SECONDS
-        self._asked = self._asked or (Cause.TIME_LIMIT if near else Cause.PREEMPTED)
+        self._asked = True
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM: Slurm ends the job, the ranks too, within seconds."""
