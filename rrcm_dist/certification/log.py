@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from rrcm_dist.certification.ledger.reader import FailedImage
 from rrcm_dist.certification.statistics.bounds import full_precision
-from rrcm_dist.certification.statistics.certificates import Certificate
+from rrcm_dist.certification.statistics.certificates import ABSTAIN, Certificate
 from rrcm_dist.files import write_text
 
 STANDARD_COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
@@ -13,13 +14,14 @@ STANDARD_COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 EXTRA_COLUMNS = ("key", "candidate", "successes", "n", "selected", "n0", "p_lower", "sigma", "alpha")
 
 
-def write_log(path: str | Path, certificates: Sequence[Certificate]) -> None:
+def write_log(path: str | Path, certificates: Sequence[Certificate], failed: Sequence[FailedImage] = ()) -> None:
     """Write certificates as tab-separated text with a header, one line an image by sample id; the file appears whole.
 
-    Numbers stand in full precision: no radius is rounded up. `predict` is -1 and `radius` 0 for an abstained image.
+    Numbers stand in full precision: no radius is rounded up. `predict` is -1 and `radius` 0 for an abstained image, and
+    for a `failed` one, so that it counts as not certified wherever the log is read; its last columns are empty.
     """
-    lines = ["\t".join(STANDARD_COLUMNS + EXTRA_COLUMNS)]
-    lines += ["\t".join(_columns(certificate)) for certificate in sorted(certificates, key=lambda c: c.image)]
+    rows = [(c.image, _columns(c)) for c in certificates] + [(f.image, _failed_columns(f)) for f in failed]
+    lines = ["\t".join(STANDARD_COLUMNS + EXTRA_COLUMNS), *("\t".join(columns) for _, columns in sorted(rows))]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -33,3 +35,8 @@ def _columns(c: Certificate) -> list[str]:
     extra = [c.key, c.candidate, c.successes, c.n, c.selected, c.n0, full_precision(c.p_lower),
              full_precision(c.sigma), full_precision(c.alpha)]  # fmt: skip
     return [str(value) for value in standard + extra]
+
+
+def _failed_columns(failed: FailedImage) -> list[str]:
+    standard = [failed.image, failed.label, ABSTAIN, full_precision(0.0), 0, timedelta(0)]
+    return [*(str(value) for value in standard), failed.key, *[""] * (len(EXTRA_COLUMNS) - 1)]

@@ -17,6 +17,7 @@ import torch
 
 from rrcm_dist.certification.images import ImageSet, describe_selection, images_of_shards
 from rrcm_dist.certification.ledger.file import RunIdentity
+from rrcm_dist.certification.ledger.lock import is_written
 from rrcm_dist.certification.ledger.place import LEDGER_FILE
 from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
 from rrcm_dist.certification.ledger.writer import Ledger
@@ -33,6 +34,7 @@ from rrcm_dist.certification.workers.classifiers import build_classifier, check_
 from rrcm_dist.certification.workers.worker import CountingRules, CountingWorker
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.data.index import load_index
+from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.progress import progress_bar
 
 
@@ -55,6 +57,8 @@ class CertificationResult:
     ledger: Path
     levels: list[CertifiedSigma]
     """In the recipe's order."""
+    audited: int = 0
+    """Blocks that a second worker counted, too."""
 
 
 def certify(
@@ -72,13 +76,17 @@ def certify(
     and called again: the ledger ends with the same counts. Raises `InvalidInput` and `RunFailure`; what was counted
     before stays in the ledger.
     """
+    if audit_every and pool is None:
+        raise InvalidInput("an audit needs a second worker: ask for several (--workers 2), or for no audit")
+    ledger_path = Path(config.output) / LEDGER_FILE
+    if is_written(ledger_path):
+        raise RunFailure(f"another process is writing {ledger_path}: wait for it, or choose another output folder")
     if images is None:
         images = images_of_shards(load_index(config.data), config.image_size, config.images)
     for c in config.classifiers:
         check_checkpoint(c, config.image_size, images.classes)
     if show:
         print(describe_selection(config.images, images), file=sys.stderr)
-    ledger_path = Path(config.output) / LEDGER_FILE
     with ExitStack() as stack:
         own = device or CPU
         kind = stack.enter_context(pool.started(show)) if pool else own.type
@@ -98,7 +106,8 @@ def certify(
             with progress_bar("certify", most, most - left, "draws", show and left > 0) as bar:
                 watchers.append(ProgressWatcher(bar, left))
                 driver.run()
-    return CertificationResult(ledger_path, [_write_log(ledger_path, c.sigma) for c in config.classifiers])
+    levels = [_write_log(ledger_path, c.sigma) for c in config.classifiers]
+    return CertificationResult(ledger_path, levels, driver.queue.audited)
 
 
 CPU = torch.device("cpu")
@@ -181,5 +190,5 @@ def _write_log(ledger_path: Path, sigma: float) -> CertifiedSigma:
     with LedgerReader(ledger_path) as reader:
         certificates, failed = reader.certificates(sigma), reader.failures(sigma)
     log = ledger_path.parent / log_name(sigma)
-    write_log(log, certificates)
+    write_log(log, certificates, failed)
     return CertifiedSigma(sigma, log, certificates, failed)

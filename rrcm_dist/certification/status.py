@@ -11,10 +11,6 @@ from rrcm_dist.certification.ledger.place import ledger_at
 from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
 from rrcm_dist.certification.statistics.bounds import full_precision
 
-SILENT_SECONDS = 30.0
-"""A run that has not told where it stands for so long is not running any more, or hangs."""
-FAILURES_SHOWN = 20
-
 
 @dataclass(frozen=True)
 class Status:
@@ -28,6 +24,8 @@ class Status:
     """Since the writing process last told where it stood; None where it never did."""
     progress: dict[str, Any]
     """`watching.snapshot.Snapshot` as it stood then; empty where there is none."""
+    levels: list[dict[str, Any]]
+    """`watching.snapshot.LevelState` of every noise level of the ledger, ascending."""
     failed: dict[float, list[FailedImage]]
     running: bool
     """Whether a process has it open for writing."""
@@ -46,27 +44,41 @@ def read_status(path: Path) -> Status:
     path = ledger_at(path)
     with LedgerReader(path) as reader:
         progress = reader.progress
-        failed = {level.sigma: reader.failures(level.sigma) for level in reader.classifiers()}
+        sigmas = [level.sigma for level in reader.classifiers()]
+        failed = {sigma: reader.failures(sigma) for sigma in sigmas}
+        told = {level["sigma"]: level for level in progress.get("levels", ())}
+        levels = [told.get(sigma) or _level_of(reader, sigma) for sigma in sigmas]
         return Status(
             path, reader.name, reader.mode, reader.n, time.time() - progress["time"] if progress else None, progress,
-            failed, is_written(path),
+            levels, failed, is_written(path),
         )  # fmt: skip
+
+
+def _level_of(reader: LedgerReader, sigma: float) -> dict[str, Any]:
+    """A noise level that the newest start did not ask for: what its counts come to."""
+    certificates = reader.certificates(sigma)
+    draws = sum(c.n0 + c.n for c in certificates)
+    certified = [sum(c.correct and c.radius >= radius for c in certificates) for radius in reader.radii]
+    return {
+        "sigma": sigma, "images": reader.images(), "decided": len(certificates), "failed": len(reader.failures(sigma)),
+        "radii": list(reader.radii), "certified": certified, "draws": draws,
+        "draws_saved": len(certificates) * (reader.identity.n0 + reader.n) - draws,
+    }  # fmt: skip
 
 
 def describe_status(status: Status) -> str:
     """The status as a person reads it: one line a noise level, then speed, ETA, workers and failures."""
     head = f"{status.name or status.ledger.parent.name}: mode {status.mode}, n {status.n:,}, {status.ledger}"
-    if not status.progress:
+    levels = status.levels
+    if not any(level["draws"] for level in levels) and not status.progress:
         return f"{head}\n{'a run is starting' if status.running else 'nothing was drawn yet'}"
-    levels = status.progress["levels"]
-    radii = [radius for radius in levels[0]["radii"] if any(_at(level, radius) for level in levels)] or [0.0]
+    grid = sorted({radius for level in levels for radius in level["radii"]})
+    radii = [radius for radius in grid if any(_at(level, radius) for level in levels)] or [0.0]
     rows = [("σ", "images", "failed", "draws", "saved", *(f"r {plain(radius)}" for radius in radii))]
     rows += [_row(level, radii) for level in levels]
     lines = [head, *_aligned(rows), "certified accuracy in %, of the images decided so far", _speed(status)]
     for sigma, failures in status.failed.items():
-        lines += [f"given up at σ {sigma:g}: image {f.image} ({f.key}): {f.reason}" for f in failures[:FAILURES_SHOWN]]
-        if len(failures) > FAILURES_SHOWN:
-            lines.append(f"and {len(failures) - FAILURES_SHOWN} more at σ {sigma:g}")
+        lines += [f"given up at σ {sigma:g}: image {f.image} ({f.key}): {f.reason}" for f in failures]
     return "\n".join(lines)
 
 
@@ -90,8 +102,11 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _speed(status: Status) -> str:
     now = status.progress
+    if not now:
+        return "merged: no run has drawn into this ledger itself"
+    audited = f"; {now['blocks_audited']:,} blocks audited" if now["blocks_audited"] else ""
     if status.done and not status.running:
-        return "done: nothing is left to draw"
+        return f"done: nothing is left to draw{audited}"
     if not status.running:
         ago = _duration(status.seconds_ago or 0)
         return f"not running (last heard of {ago} ago): the same `rrcm certify` command goes on from here"
@@ -100,7 +115,7 @@ def _speed(status: Status) -> str:
     workers = len(now["worker_draws_per_second"])
     return (
         f"running: {rate:,.0f} draws/s on {workers} worker{'s' * (workers != 1)}, {eta}; blocks queued "
-        f"{now['blocks_queued']:,}, in flight {now['blocks_in_flight']:,}, retried {now['blocks_retried']:,}"
+        f"{now['blocks_queued']:,}, in flight {now['blocks_in_flight']:,}, retried {now['blocks_retried']:,}{audited}"
     )
 
 

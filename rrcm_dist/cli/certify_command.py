@@ -162,6 +162,8 @@ def _show(result: "CertificationResult", recipe: CertifyConfig) -> None:
         if level.certificates:
             seconds = sum(c.seconds for c in level.certificates) / len(level.certificates)
             console.print(f"σ {level.sigma:g}: {seconds:.3g} s per image, {level.log}", highlight=False, soft_wrap=True)
+    if result.audited:
+        console.print(f"audited: {result.audited} blocks counted by a second worker", highlight=False)
     console.print(f"ledger: {result.ledger}", highlight=False, soft_wrap=True)
     if failed:
         lines = [f"image {f.image} ({f.key}) at sigma {sigma:g}: {f.reason}" for sigma, f in failed[:FAILURES_SHOWN]]

@@ -173,11 +173,12 @@ def test_an_image_that_fails_is_told_with_its_reason_and_the_same_command_tries_
     assert code == 1
     assert "run/sigma_0.25.tsv" in out  # the other images are certified
     assert "1 images were given up and count as not certified; the same command tries them again:" in err
-    assert f"image 20 ({index.keys[20]}) at sigma 0.25: selection block 0: 3 tries failed; the last:" in err
+    assert f"image 20 ({index.keys[20]}) at sigma 0.25: 3 tries failed; the last:" in err
     assert "ValueError: the marked image" in err
     assert [line.split("\t")[0] for line in (here / "run/sigma_0.25.tsv").read_text().splitlines()] == [
         "idx",
         "0",
+        "20",
         "40",
     ]
     (here / "marked.npy").unlink()

@@ -15,10 +15,12 @@ from certification_models import small
 
 from rrcm_dist.certification.blocks import Block, Stage
 from rrcm_dist.certification.images import images_of_tensor
+from rrcm_dist.certification.ledger.merge import merge_ledgers
 from rrcm_dist.certification.ledger.reader import LedgerReader
 from rrcm_dist.certification.plan import planned_blocks
 from rrcm_dist.certification.run import certify
 from rrcm_dist.certification.statistics.bounds import certified_radius, clopper_pearson_lower
+from rrcm_dist.certification.status import describe_status, read_status
 from rrcm_dist.certification.workers.counting import BlockNoise
 from rrcm_dist.config.schema import CertifyConfig, SelectionConfig
 from rrcm_dist.distributed.world import choose_device
@@ -183,6 +185,11 @@ def test_what_was_counted_before_a_failure_stays(tmp_path, monkeypatch):
     assert len(given_up) + len(certified) == 6
     assert given_up
     assert all("3 tries failed" in reason and "not finite" in reason for reason in given_up.values())
+    for level in result.levels:
+        rows = list(csv.DictReader(level.log.open(), delimiter="\t"))
+        assert [row["idx"] for row in rows] == ["0", "4", "8"]
+        failed = {str(image.image) for image in level.failed}
+        assert {row["idx"] for row in rows if (row["predict"], row["radius"], row["n"]) == ("-1", "0.0", "")} == failed
     monkeypatch.setattr("certification_models.slow", small)
 
 
@@ -247,3 +254,22 @@ def test_devices_are_chosen_by_name():
         assert choose_device("auto") == CPU
         with pytest.raises(InvalidInput, match="torch sees no GPU"):
             choose_device("cuda")
+
+
+def test_a_status_tells_every_noise_level_also_those_of_earlier_starts_and_of_merged_ledgers(tmp_path):
+    run(recipe(tmp_path / "run", sigmas=(0.25,)))
+    run(recipe(tmp_path / "run", sigmas=(0.5,)))
+    status = read_status(tmp_path / "run")
+    assert [(level["sigma"], level["decided"], level["images"]) for level in status.levels] == [
+        (0.25, 3, 3),
+        (0.5, 3, 3),
+    ]
+    run(recipe(tmp_path / "other", sigmas=(0.25, 0.5)))
+    merge_ledgers(tmp_path / "all" / "ledger.sqlite", [tmp_path / name / "ledger.sqlite" for name in ("run", "other")])
+    merged = describe_status(read_status(tmp_path / "all"))
+    assert merged.splitlines()[2:4] == describe_status(status).splitlines()[2:4]
+
+
+def test_an_audit_without_a_second_worker_is_refused(tmp_path):
+    with pytest.raises(InvalidInput, match="an audit needs a second worker"):
+        certify(recipe(tmp_path), CPU, show=False, audit_every=5)

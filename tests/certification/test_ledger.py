@@ -315,3 +315,13 @@ def test_a_hundred_and_fifty_thousand_blocks_are_small_and_quick(tmp_path):
     assert blocks_per_second > 3000, "generous for a busy machine"
     assert read_seconds < 10, "generous for a busy machine"
     shutil.rmtree(tmp_path)
+
+
+def test_a_closed_ledger_is_one_file_and_reading_it_leaves_no_other(tmp_path):
+    path = tmp_path / "l.sqlite"
+    with open_ledger(path) as ledger:
+        ledger.add([SELECTION, FIRST, SECOND])
+        assert (tmp_path / "l.sqlite-wal").exists()
+    with LedgerReader(path) as reader:
+        assert len(reader.certificates(0.5)) == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["l.sqlite", "l.sqlite.lock"]

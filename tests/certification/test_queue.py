@@ -95,7 +95,7 @@ def test_where_every_worker_failed_any_of_them_tries_again_and_then_the_image_is
         assert queue.failed(first, "a", f"host: NaN {attempt}") == ""
         assert queue.take("a", ("a",), MANY, MANY) == [first]
     reason = queue.failed(first, "a", "host: at last")
-    assert reason == "selection block 0: 3 tries failed; the last: host: at last"
+    assert reason == "3 tries failed; the last: host: at last"
     assert first.track.over
     assert not queue.over
     assert count_and_look(queue, second) == ""
@@ -235,7 +235,7 @@ def test_a_block_counted_ahead_that_fails_gives_its_image_up_only_when_it_is_nee
         assert queue.failed(ahead, "a", "NaN") == ""
         queue.take("a", ("a",), MANY, 1)
     assert count_and_look(queue, selection) == ""
-    assert count_and_look(queue, first) == "estimation block 1: 3 tries failed; the last: NaN"
+    assert count_and_look(queue, first) == "3 tries failed; the last: NaN"
     assert queue.over
 
 

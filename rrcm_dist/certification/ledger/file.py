@@ -103,7 +103,6 @@ def connect(path: Path, write: bool) -> sqlite3.Connection:
                 problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if problem != "ok":
                     raise _damaged(path, problem)
-                connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:

@@ -80,6 +80,11 @@ class LedgerReader:
             rows = self._connection.execute("SELECT sigma, weights, source FROM sigmas ORDER BY sigma").fetchall()
         return [StoredClassifier(*row) for row in rows]
 
+    def images(self) -> int:
+        """Images that were asked for at any noise level."""
+        with spoken_errors(self.path):
+            return int(self._connection.execute("SELECT count(*) FROM images").fetchone()[0])
+
     def failures(self, sigma: float) -> list[FailedImage]:
         """The images given up at `sigma`, by sample id."""
         query = (

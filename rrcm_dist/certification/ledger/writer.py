@@ -1,8 +1,10 @@
 """The ledger's one writer: takes each block once, commits at least every second, and refuses counts of another run."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -47,9 +49,13 @@ class Ledger:
             self._lock.close()
             raise
         self._grown_n: int | None = None
+        self._adopted = False
         try:
             self._adopt(n, name)
+            with spoken_errors(self.path):
+                self._connection.execute("PRAGMA journal_mode = WAL")
             self._set_facts(dict(settings or {}))
+            self._adopted = True
         except BaseException:
             self._end()
             raise
@@ -242,9 +248,17 @@ class Ledger:
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
 
+    def _leave_one_file(self) -> None:
+        """Do without the write-ahead log from now on, unless somebody reads just now; a refused one stays as it is."""
+        with suppress(sqlite3.OperationalError):
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+
     def _end(self) -> None:
         try:
             with spoken_errors(self.path):
+                if self._adopted:
+                    self._leave_one_file()
                 self._connection.close()
         finally:
             self._lock.close()

@@ -19,6 +19,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -32,6 +33,8 @@ from typing import Any
 from rrcm_dist.certification.on_ray.address import check_cluster
 from rrcm_dist.errors import InvalidInput, RunFailure
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 FOLDER_PREFIX = "rrcm-ray-"
 RAY_FOLDER = "ray"
 LONGEST_FOLDER = 39
@@ -208,7 +211,7 @@ def _environment_restored() -> Iterator[None]:
 def _end_quietly() -> None:
     """SIGTERM ends as Ctrl-C does; Ray's own handlers, set when it connects, print addresses in its binaries first."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(INTERRUPTED))
 
 
 @contextmanager

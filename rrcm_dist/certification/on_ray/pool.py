@@ -88,4 +88,7 @@ class RayPool:
                 "these; more start as soon as nodes join"
             )
         count = room if self.workers is None else self.workers
+        cores = os.cpu_count() or 1
+        if not self.address and self.device == "cpu" and count * self.cpus_per_worker > cores:
+            return f"{count} workers of {what} each share the {cores} of this machine: fewer would be faster"
         return f"{count} workers of {what} each" if count else "no room for a worker yet: waiting for nodes to join"

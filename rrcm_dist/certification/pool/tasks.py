@@ -46,7 +46,7 @@ class Task:
         """Why no further worker is to try it; empty while one is."""
         where = f"{self.block.stage.name.lower()} block {self.block.number}"
         if len(self.errors) >= ERRORS_BEFORE_FAILURE:
-            return f"{where}: {len(self.errors)} tries failed; the last: {self.errors[-1]}"
+            return f"{len(self.errors)} tries failed; the last: {self.errors[-1]}"
         if self.track.losses_alone >= LOSSES_BEFORE_FAILURE:
             deaths = self.track.losses_alone
             return f"{where}: {deaths} workers in a row died while they counted it or another block of this image"
