@@ -28,11 +28,18 @@ def command(
         typer.Option(metavar="LABEL=PATH", help="A further PATH whose runs are called LABEL; may be given repeatedly."),
     ] = None,
     radii: Annotated[
-        str | None, typer.Option(help="ℓ2 radii, comma-separated.", show_default="0,0.25,0.5,0.75,1,1.5,2,2.5,3")
+        str | None,
+        typer.Option(
+            help="ℓ2 radii, comma-separated.", show_default="those of the ledgers; else 0,0.25,0.5,0.75,1,1.5,2,2.5,3"
+        ),
     ] = None,
     sigma: Annotated[float | None, typer.Option(help="Noise level of logs that do not state theirs.")] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Chance that a certificate is wrong, of logs that do not state theirs.")
+        float | None,
+        typer.Option(
+            help="Chance that a certificate is wrong: ledgers are bounded at it, logs that do not state theirs get it.",
+            show_default="that of the ledger or log",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -59,6 +66,9 @@ def command(
     Published results stand beside one's own where --dataset names them; by auto, where a ledger's classes, image size
     and image keys are those of the data set, or a log's name or path says so.
 
+    A dash stands where a run says nothing: at radii out of reach of its n draws, and in mode adaptive at radii that its
+    recipe did not ask for. Runs of another mode, n or α than each other's are compared with a warning.
+
     Accuracies have 95 % Wilson intervals, ACR a Student t interval; the bands of figures hold a whole curve. Families
     with a common σ are compared image by image. Where α is known, guaranteed accuracies take wrong certificates off.
 
@@ -70,13 +80,13 @@ def command(
 
         rrcm report logs/sigma_0.25.tsv --radii 0,0.25,0.5 --alpha 0.001 --json -
     """
-    from rrcm_dist.reporting.report import DEFAULT_RADII, build_report
+    from rrcm_dist.reporting.report import build_report
 
     if STANDARD_OUTPUT == json == csv:
         raise InvalidInput("--json - and --csv - both want the terminal: send one of them to a file")
     report = build_report(
         _sources(paths or [], name or [], sigma, alpha),
-        DEFAULT_RADII if radii is None else _radii(radii),
+        None if radii is None else _radii(radii),
         title=title,
         dataset=dataset,
     )

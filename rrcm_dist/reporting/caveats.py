@@ -2,21 +2,39 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
 
 from rrcm_dist.reporting.certificates import Certificates
+from rrcm_dist.reporting.likeness import unlike
 from rrcm_dist.reporting.measures.guarantees import most_wrong
 from rrcm_dist.reporting.summary import families
 
 SHOWN_REASONS = 3
 """Reasons of failed images that a remark quotes."""
 LONGEST_REASON = 120
+SHOWN_PAIRS = 3
+"""Pairs of runs that a remark on how they differ names."""
 
 
 def caveats(runs: Sequence[Certificates]) -> list[str]:
     """Remarks on these very runs, most important first."""
-    return [*_failures(runs), *_size(runs), *_adaptive(runs), *_wrong(runs), *_envelopes(runs), *_rounded(runs)]
+    remarks = (_unlike, _failures, _size, _adaptive, _other_alpha, _wrong, _envelopes, _rounded)
+    return [remark for told in remarks for remark in told(runs)]
+
+
+def _unlike(runs: Sequence[Certificates]) -> Iterator[str]:
+    pairs: dict[str, list[str]] = {}
+    for one, other in combinations(runs, 2):
+        names = (one.name, other.name) if one.name != other.name else (f"σ {one.sigma:g}", f"σ {other.sigma:g}")
+        for remark in unlike(one.provenance, other.provenance):
+            told = pairs.setdefault(remark, [])
+            if (pair := " and ".join(names)) not in told:
+                told.append(pair)
+    for remark, told in pairs.items():
+        further = f"; {len(told) - SHOWN_PAIRS} further pairs" if len(told) > SHOWN_PAIRS else ""
+        yield f"Not made alike ({'; '.join(told[:SHOWN_PAIRS])}{further}): {remark}."
 
 
 def _failures(runs: Sequence[Certificates]) -> Iterator[str]:
@@ -57,12 +75,25 @@ def _named(runs: Sequence[Certificates]) -> str:
     return "; ".join(f"{name} at σ {sigmas}" for name, sigmas in levels)
 
 
-def _wrong(runs: Sequence[Certificates]) -> Iterator[str]:
-    known = sorted({(run.images, run.provenance.alpha) for run in runs if run.provenance.alpha is not None})
-    for images, alpha in known:
+def _other_alpha(runs: Sequence[Certificates]) -> Iterator[str]:
+    changed = [run for run in runs if run.provenance.mode == "adaptive" and "made at alpha" in run.provenance.settings]
+    if changed:
         yield (
-            f"α = {alpha:g} is the chance that one certificate is wrong: with 95 % confidence at most "
-            f"{most_wrong(images, alpha)} of {images} are. The guaranteed values take them off."
+            f"{_named(changed)}: mode adaptive stopped at another α than the bounds are read at here. They hold, but "
+            "no radius was decided at this α: with its own draws more might be certified."
+        )
+
+
+def _wrong(runs: Sequence[Certificates]) -> Iterator[str]:
+    known: dict[tuple[float, int], list[Certificates]] = {}
+    for run in runs:
+        if run.provenance.alpha is not None:
+            known.setdefault((run.provenance.alpha, run.images), []).append(run)
+    for (alpha, images), members in known.items():
+        which = "" if len(members) == len(runs) else f" of {_named(members)}"
+        yield (
+            f"α = {alpha:g} is the chance that one certificate{which} is wrong: with 95 % confidence at most "
+            f"{most_wrong(images, alpha)} of {images} are, at each σ. The guaranteed values take them off."
         )
 
 

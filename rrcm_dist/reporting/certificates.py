@@ -1,5 +1,6 @@
 """What a report is made from: the certificates of one run at one σ, and where they came from."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 ABSTAIN = -1
 """The `predict` value of an image whose class the smoothed classifier does not tell (radius 0)."""
+OUT_OF_REACH = "out of reach of n draws at this σ"
+UNDECIDED = "not among the radii that mode adaptive decided"
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Source:
         path: A log, a ledger, or a folder that holds some.
         name: What all runs found there are called; None takes the names from the files.
         sigma: Noise standard deviation on [0, 1] pixels of logs that do not state theirs.
-        alpha: Chance that a certificate is wrong, of logs that do not state theirs.
+        alpha: Chance that a certificate is wrong: of logs that do not state theirs, and of ledgers in place of theirs.
     """
 
     path: Path
@@ -41,6 +44,9 @@ class Provenance:
         rounded: True where radii stand in the file with three significant digits at most, so some are rounded up.
         alpha: Chance that a certificate is wrong; None where not known.
         mode: "fixed", "adaptive", or "" where not known.
+        n: Estimation draws of an image, in mode adaptive the most of them; None where not known.
+        grid: Of a ledger, the radii of its recipe; in mode adaptive nothing is decided at others.
+        reach: The largest radius that n draws can certify at this α and σ; inf where not known.
         fixed_draws: Draws of an image with fixed n, selection included; None where not known.
         device: Kind of device that made the draws: "cuda", "cpu", or "" where not known.
         agreement: What `Certificates.agreement` is: "estimate" (successes / n) or "bound" (p_lower).
@@ -54,6 +60,9 @@ class Provenance:
     rounded: bool = False
     alpha: float | None = None
     mode: str = ""
+    n: int | None = None
+    grid: tuple[float, ...] = ()
+    reach: float = math.inf
     fixed_draws: int | None = None
     device: str = ""
     agreement: str = "bound"
@@ -90,15 +99,27 @@ class Certificates:
     provenance: Provenance
     failures: Mapping[int, str] = field(default_factory=dict)
 
+    def gap(self, radius: float) -> str:
+        """Why the run says nothing at `radius`: `OUT_OF_REACH` or `UNDECIDED`; '' where it does."""
+        if radius > self.provenance.reach:
+            return OUT_OF_REACH
+        decided = self.provenance.mode != "adaptive" or radius in self.provenance.grid
+        return "" if decided else UNDECIDED
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """bool (N,): the image was given up."""
+        return np.isin(self.image, np.array(list(self.failures), dtype=np.int64))
+
     @property
     def correct(self) -> NDArray[np.bool_]:
         """bool (N,): the smoothed classifier tells a class and it is the true one."""
-        return (self.predict == self.label) & ~self.abstained
+        return (self.predict == self.label) & (self.predict != ABSTAIN)
 
     @property
     def abstained(self) -> NDArray[np.bool_]:
-        """bool (N,): the smoothed classifier tells no class."""
-        return self.predict == ABSTAIN
+        """bool (N,): the smoothed classifier tells no class; a failed image, of which nothing is known, is not one."""
+        return (self.predict == ABSTAIN) & ~self.failed
 
     @property
     def correct_radius(self) -> NDArray[np.float64]:

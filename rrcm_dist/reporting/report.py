@@ -97,7 +97,7 @@ class Report:
 
 def build_report(
     sources: Sequence[Source],
-    radii: Sequence[float] = DEFAULT_RADII,
+    radii: Sequence[float] | None = None,
     output: str | Path | None = None,
     title: str | None = None,
     dataset: str = AUTO,
@@ -107,7 +107,8 @@ def build_report(
 
     Args:
         sources: Logs, ledgers or folders; a `name` groups runs that differ in σ only into one family.
-        radii: ℓ2 radii on [0, 1] pixels, each ≥ 0, in any order.
+        radii: ℓ2 radii on [0, 1] pixels, each ≥ 0, in any order; None takes those of the ledgers' recipes, or
+            `DEFAULT_RADII` where no ledger has some.
         output: Folder to write to; None writes nothing.
         title: Heading; None makes one from the families' names.
         dataset: Which published results to stand beside: 'imagenet', 'cifar10', 'none', or 'auto' to go by
@@ -117,12 +118,12 @@ def build_report(
     Raises:
         InvalidInput: What cannot be read or asked for; the message names the file and the line.
     """
-    ascending = _checked_radii(radii)
+    asked = None if radii is None else _checked_radii(radii)
     runs = tuple(read_sources(sources))
     report = Report(
         title=title or _title(runs),
         runs=runs,
-        summary=summarise(runs, ascending),
+        summary=summarise(runs, asked if asked is not None else _own_radii(runs)),
         published=published_table(dataset, runs),
         notes=(*caveats(runs), *notes),
     )
@@ -138,6 +139,11 @@ def _checked_radii(radii: Sequence[float]) -> list[float]:
         if not (math.isfinite(radius) and radius >= 0):
             raise InvalidInput(f"radius {radius:g} cannot be: radii are finite and at least 0")
     return sorted({float(radius) for radius in radii})
+
+
+def _own_radii(runs: Sequence[Certificates]) -> list[float]:
+    """The radii that the ledgers were made for, all of them."""
+    return sorted({radius for run in runs for radius in run.provenance.grid} or DEFAULT_RADII)
 
 
 def _title(runs: Sequence[Certificates]) -> str:

@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from rrcm_dist.reporting.certificates import Certificates
+from rrcm_dist.reporting.likeness import same_mode, unlike
 from rrcm_dist.reporting.measures.accuracy import (
     abstention_rate,
     average_certified_radius,
@@ -28,7 +29,7 @@ from rrcm_dist.reporting.measures.pairing import (
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Shares of the images at which the distribution of p_A is told."""
-DRAWS = {"n0": "n0", "n": "n", "alpha": "α"}
+DRAWS = {"n0": "n0", "n": "n", "alpha": "α", "made at alpha": "made at α"}
 """Settings of the bounds, and how they are shown."""
 
 
@@ -39,8 +40,10 @@ class Row:
     Attributes:
         name, sigma, images: Which run, and on how many images.
         draws: n0, n and α, as far as they are known: 'n0 100, n 100000, α 0.001'.
-        acr, abstain, clean_accuracy: Average certified radius, abstention rate, certified accuracy at r = 0.
-        certified_accuracy: By radius, each with its own interval.
+        acr, abstain: Average certified radius and abstention rate.
+        clean_accuracy: Certified accuracy at r = 0; None where mode adaptive did not decide it.
+        gaps: Why nothing is known at a radius, for those of the summary that have no certified accuracy.
+        certified_accuracy: By radius, each with its own interval; like `band` and `guarantee` without the gaps.
         band: By radius, the ends of the band that holds the whole curve.
         guarantee: Lower bounds of the true certified accuracy; None where α is not known.
         agreement: p_A at `QUANTILES` of the images, NaN where not known.
@@ -54,7 +57,8 @@ class Row:
     draws: str
     acr: Estimate
     abstain: Estimate
-    clean_accuracy: Estimate
+    clean_accuracy: Estimate | None
+    gaps: dict[float, str]
     certified_accuracy: dict[float, Estimate]
     band: dict[float, tuple[float, float]]
     guarantee: Guarantee | None
@@ -65,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Envelope:
-    """A family's best σ at each radius: `best` holds (σ, its certified accuracy) by radius."""
+    """A family's best σ: `best` holds (σ, its certified accuracy) by radius, where some σ says anything."""
 
     name: str
     sigmas: tuple[float, ...]
@@ -80,7 +84,10 @@ class Comparison:
         name, other, sigma: Which runs.
         images: How many images they share.
         difference: Of average certified radius.
-        accuracy: Of certified accuracy, by radius.
+        accuracy: Of certified accuracy, by radius, where both runs say something.
+        gaps: Why there is none, by radius.
+        unlike: How the two runs were made differently, as remarks; the mode first.
+        same_mode: Whether ACR may be compared.
         half_width: Of the band that holds the whole difference curve of certified accuracy.
         pairs: The images themselves.
     """
@@ -91,6 +98,9 @@ class Comparison:
     images: int
     difference: Estimate
     accuracy: dict[float, PairedAccuracy]
+    gaps: dict[float, str]
+    unlike: tuple[str, ...]
+    same_mode: bool
     half_width: float
     pairs: Pairs
 
@@ -122,7 +132,9 @@ def summarise(runs: Sequence[Certificates], radii: Sequence[float]) -> Summary:
 
 
 def _row(run: Certificates, radii: Sequence[float]) -> Row:
-    counts = certified_counts(run, radii)
+    gaps = _gaps(radii, run)
+    answered = tuple(radius for radius in radii if radius not in gaps)
+    counts = certified_counts(run, answered)
     low, high = simultaneous_band(counts, run.images)
     alpha = run.provenance.alpha
     return Row(
@@ -132,14 +144,21 @@ def _row(run: Certificates, radii: Sequence[float]) -> Row:
         draws=_draws(run),
         acr=average_certified_radius(run),
         abstain=abstention_rate(run),
-        clean_accuracy=certified_accuracy(run, 0.0),
-        certified_accuracy={radius: certified_accuracy(run, radius) for radius in radii},
-        band={radius: (float(low[k]), float(high[k])) for k, radius in enumerate(radii)},
-        guarantee=None if alpha is None else guarantee(counts, tuple(radii), run.images, alpha),
+        clean_accuracy=None if run.gap(0.0) else certified_accuracy(run, 0.0),
+        gaps=gaps,
+        certified_accuracy={radius: certified_accuracy(run, radius) for radius in answered},
+        band={radius: (float(low[k]), float(high[k])) for k, radius in enumerate(answered)},
+        guarantee=None if alpha is None else guarantee(counts, answered, run.images, alpha),
         agreement=_agreement(run),
         failed=len(run.failures),
         effort=effort(run),
     )
+
+
+def _gaps(radii: Sequence[float], *runs: Certificates) -> dict[float, str]:
+    """Why one of `runs` says nothing, at those of `radii` where it does not."""
+    told = {radius: next(filter(None, (run.gap(radius) for run in runs)), "") for radius in radii}
+    return {radius: gap for radius, gap in told.items() if gap}
 
 
 def _agreement(run: Certificates) -> dict[float, float]:
@@ -157,24 +176,33 @@ def _draws(run: Certificates) -> str:
 def _envelope(name: str, rows: Sequence[Row], radii: Sequence[float]) -> Envelope:
     best = {}
     for radius in radii:
-        row = max(rows, key=lambda row: row.certified_accuracy[radius].value)
-        best[radius] = (row.sigma, row.certified_accuracy[radius])
+        known = [(row.sigma, row.certified_accuracy[radius]) for row in rows if radius not in row.gaps]
+        if known:
+            best[radius] = max(known, key=lambda pair: pair[1].value)
     return Envelope(name, tuple(row.sigma for row in rows), best)
 
 
 def _comparisons(by_name: dict[str, list[Certificates]], radii: Sequence[float]) -> Iterator[Comparison]:
-    for (name, runs), (other, others) in combinations(by_name.items(), 2):
+    for runs, others in combinations(by_name.values(), 2):
         for run in runs:
             for rival in others:
                 pairs = pair(run, rival) if rival.sigma == run.sigma else None
                 if pairs is not None:
-                    yield Comparison(
-                        name=name,
-                        other=other,
-                        sigma=run.sigma,
-                        images=pairs.images,
-                        difference=paired_radius(pairs),
-                        accuracy={radius: paired_accuracy(pairs, radius) for radius in radii},
-                        half_width=band_half_width(pairs),
-                        pairs=pairs,
-                    )
+                    yield _comparison(run, rival, pairs, radii)
+
+
+def _comparison(run: Certificates, rival: Certificates, pairs: Pairs, radii: Sequence[float]) -> Comparison:
+    gaps = _gaps(radii, run, rival)
+    return Comparison(
+        name=run.name,
+        other=rival.name,
+        sigma=run.sigma,
+        images=pairs.images,
+        difference=paired_radius(pairs),
+        accuracy={radius: paired_accuracy(pairs, radius) for radius in radii if radius not in gaps},
+        gaps=gaps,
+        unlike=unlike(run.provenance, rival.provenance),
+        same_mode=same_mode(run.provenance, rival.provenance),
+        half_width=band_half_width(pairs),
+        pairs=pairs,
+    )

@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from rrcm_dist.reporting.measures.estimates import Estimate
-from rrcm_dist.reporting.summary import Summary
-from rrcm_dist.reporting.text.contents import draws_lines
-from rrcm_dist.reporting.text.wording import best_sigma, percent, radius_text
+from rrcm_dist.reporting.summary import Envelope, Summary
+from rrcm_dist.reporting.text.contents import draws_lines, gaps_note
+from rrcm_dist.reporting.text.wording import UNKNOWN, best_sigma, percent, percent_of, radius_text
 
 
 def terminal_tables(summary: Summary) -> Iterator[Table]:
@@ -21,20 +21,29 @@ def terminal_tables(summary: Summary) -> Iterator[Table]:
     for envelope in summary.envelopes:
         table = Table(title=escape(envelope.name), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0,
                       caption_justify="left", pad_edge=False, show_edge=False)  # fmt: skip
-        for column in ("σ", "images", "ACR", "abst.", *(radius_text(radius) for radius in summary.radii)):
-            table.add_column(column, justify="right", no_wrap=True)
         rows = [row for row in summary.rows if row.name == envelope.name]
-        table.caption = "\n".join(escape(line.removeprefix(f"{envelope.name}, ")) for line in draws_lines(rows)) or None
+        failed = any(row.failed for row in rows)
+        counts = ("σ", "images", "ACR", "abst.", *(["failed"] if failed else []))
+        for column in (*counts, *(radius_text(radius) for radius in summary.radii)):
+            table.add_column(column, justify="right", no_wrap=True)
+        below = [line.removeprefix(f"{envelope.name}, ") for line in draws_lines(rows)]
+        below += [note.strip()] if (note := gaps_note(row.gaps for row in rows)) else []
+        table.caption = escape("\n".join(below)) or None
         for row in rows:
             cells = [f"{row.sigma:g}", str(row.images), _acr_lines(row.acr), percent(row.abstain)]
-            table.add_row(*cells, *(_two_lines(estimate) for estimate in row.certified_accuracy.values()))
+            cells += [percent_of(row.failed, row.images)] if failed else []
+            table.add_row(*cells, *(_two_lines(row.certified_accuracy.get(radius)) for radius in summary.radii))
         if len(envelope.sigmas) > 1:
-            best = [
-                f"{percent(estimate)}\n[dim]{best_sigma(sigma, estimate).removeprefix('σ ')}[/]"
-                for sigma, estimate in envelope.best.values()
-            ]
-            table.add_row("best\nat σ", "", "", "", *best, style="italic")
+            best = (_best_lines(envelope, radius) for radius in summary.radii)
+            table.add_row("best\nat σ", *[""] * (len(counts) - 1), *best, style="italic")
         yield table
+
+
+def _best_lines(envelope: Envelope, radius: float) -> str:
+    if radius not in envelope.best:
+        return UNKNOWN
+    sigma, estimate = envelope.best[radius]
+    return f"{percent(estimate)}\n[dim]{best_sigma(sigma, estimate).removeprefix('σ ')}[/]"
 
 
 def _acr_lines(estimate: Estimate) -> str:
@@ -42,6 +51,8 @@ def _acr_lines(estimate: Estimate) -> str:
     return f"{estimate.value:.3f}{half}"
 
 
-def _two_lines(estimate: Estimate) -> str:
+def _two_lines(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return UNKNOWN
     wider_half = max(estimate.high - estimate.value, estimate.value - estimate.low)
     return f"{percent(estimate)}\n[dim]±{100 * wider_half:.1f}[/]"

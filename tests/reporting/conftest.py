@@ -72,18 +72,37 @@ def write_adaptive_ledger(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def write_fixed_ledger(tmp_path: Path) -> Callable[..., Path]:
+    """Write a finished ledger of mode fixed on the images of the adaptive one, at σ 0.5."""
+
+    def write(name: str, n: int = 1000, alpha: float = 0.001) -> Path:
+        identity = RunIdentity(0, 100, alpha, 1000, "set", 10, 8, "cuda", "fp32")
+        with Ledger(tmp_path / name, identity, n, "fixed digits", {"radii": list(RADII)}) as ledger:
+            ledger.add_images([(image, f"key{image}", 5) for image in AGREEING_SHARES])
+            ledger.set_classifier(0.5, "0" * 64, "weights")
+            for image, share in AGREEING_SHARES.items():
+                ledger.add([_block(image, share, 0.5, *planned) for planned in planned_blocks(100, n, 1000)])
+        return tmp_path / name
+
+    return write
+
+
 def _blocks_until_finished(image: int, share: float, sigma: float, n: int, rule: AdaptiveRule) -> list[BlockCounts]:
     results, successes, trials, lower = [], 0, 0, 0.0
     for stage, number, draws in planned_blocks(100, n, 1000, 100, 0.15):
-        counts = np.zeros(10, dtype=np.int64)
-        counts[5] = round(share * draws)
-        counts[0] = draws - counts[5]
-        results.append(
-            BlockCounts(Block(image, f"key{image}", sigma, stage, number, draws), counts, "host", draws / 1000)
-        )
+        results.append(_block(image, share, sigma, stage, number, draws))
+        counts = results[-1].counts
         if stage is Stage.ESTIMATION:
             successes, trials = successes + int(max(counts[5], counts[0])), trials + draws
             lower = max(lower, float(lower_bound(successes, trials, 0.001)))
             if rule.finished(successes, trials, lower):
                 break
     return results
+
+
+def _block(image: int, share: float, sigma: float, stage: Stage, number: int, draws: int) -> BlockCounts:
+    counts = np.zeros(10, dtype=np.int64)
+    counts[5] = round(share * draws)
+    counts[0] = draws - counts[5]
+    return BlockCounts(Block(image, f"key{image}", sigma, stage, number, draws), counts, "host", draws / 1000)

@@ -72,4 +72,5 @@ def test_names_are_escaped_and_a_title_cannot_leave_its_comment(latex):
 
 def test_the_best_value_of_a_radius_is_bold_and_nothing_outside_ascii_is_left(latex):
     assert r"\textbf{75.0}" in latex or r"\textbf{50.0}" in latex
+    assert "Bold: the highest value at each radius." in latex
     assert latex.isascii()

@@ -128,10 +128,37 @@ def test_a_sigma_that_contradicts_every_file_is_an_error(write_log):
         read_sources([Source(write_log("sigma_0.25.tsv"), sigma=0.5)])
 
 
-def test_an_alpha_that_contradicts_every_file_is_an_error(tmp_path):
+def test_alpha_bounds_the_counts_of_a_ledger_anew_and_is_told(tmp_path):
     ledger = write_ledger(tmp_path / "ledger.sqlite")
-    with pytest.raises(InvalidInput, match=r"alpha 0\.01 was given, but every file states its own"):
-        read_sources([Source(ledger, alpha=0.01)])
+    report = build_report([Source(ledger, alpha=0.05)], [0.5])
+    expected = certified_radius(clopper_pearson_lower([1000, 900], 1000, 0.05), 0.5)
+    assert report.runs[0].radius.tolist() == [*expected.tolist(), 0.0]
+    assert "n0 100, n 1000, α 0.05, made at α 0.001" in report.markdown()
+    assert report.summary.rows[0].guarantee.alpha == 0.05
+
+
+def test_an_alpha_that_contradicts_every_log_is_an_error(tmp_path, write_log):
+    columns = ("idx", "label", "predict", "radius", "correct", "alpha", "time")
+    log = write_log("sigma_0.25.tsv", [(0, 1, 1, 0.5, 1, 0.001)], columns)
+    with pytest.raises(InvalidInput, match=r"alpha 0\.01 was given, but every log states its own"):
+        read_sources([Source(log, alpha=0.01)])
+
+
+def test_runs_of_one_recipe_are_called_by_their_folders(tmp_path, write_log):
+    for folder in ("one/certify", "two/certify"):
+        (tmp_path / folder).mkdir(parents=True)
+        write_ledger(tmp_path / folder / "ledger.sqlite", (0.25, 0.5))
+    runs = read_sources([Source(tmp_path)])
+    assert keys(runs) == [(name, sigma) for name in ("one/certify", "two/certify") for sigma in (0.25, 0.5)]
+    write_log("other/plain_sigma_0.50.tsv")
+    assert {run.name for run in read_sources([Source(tmp_path)])} == {"one/certify", "two/certify", "plain"}
+
+
+def test_runs_of_one_recipe_in_one_folder_are_an_error(tmp_path):
+    for file in ("one.sqlite", "two.sqlite"):
+        write_ledger(tmp_path / file)
+    with pytest.raises(InvalidInput, match="two runs are called 'digits'"):
+        read_sources([Source(tmp_path)])
 
 
 def test_missing_paths_empty_folders_and_no_paths_are_errors(tmp_path):

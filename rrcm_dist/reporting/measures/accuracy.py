@@ -28,7 +28,7 @@ def average_certified_radius(run: Certificates) -> Estimate:
 
 
 def abstention_rate(run: Certificates) -> Estimate:
-    """Share of images for which the smoothed classifier tells no class, with Wilson's interval."""
+    """Share of images for which the smoothed classifier tells no class, failed ones apart; Wilson's interval."""
     return proportion(run.abstained)
 
 

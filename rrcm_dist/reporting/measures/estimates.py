@@ -42,9 +42,9 @@ def proportion(hits: NDArray[np.bool_]) -> Estimate:
 
 
 def mean(values: NDArray[np.float64]) -> Estimate:
-    """The mean of `values` (N,), with Student's t interval; no interval for N = 1."""
+    """The mean of `values` (N,), with Student's t interval; none where all are equal, as for N = 1."""
     value = float(values.mean())
-    if len(values) < 2:
+    if values.min() == values.max():
         return Estimate(value, math.nan, math.nan)
     half = float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2) * values.std(ddof=1) / math.sqrt(len(values)))
     return Estimate(value, value - half, value + half)

@@ -193,9 +193,8 @@ def _outcome_bar(run: Certificates, edges: Sequence[float], look: Look) -> str:
         (f"radius {_bin_text(edges, k)}", "certified", f"--p:{_shade(k, bins)};", int(counts[k]))
         for k in reversed(range(bins))
     ]
-    wrong = int((~run.correct & ~run.abstained).sum())
-    abstains = int(run.abstained.sum()) - len(run.failures)
-    parts += [("abstains", "abstains", "", abstains), ("failed", "failed", "", len(run.failures))]
+    wrong = int((~run.correct & ~run.abstained & ~run.failed).sum())
+    parts += [("abstains", "abstains", "", int(run.abstained.sum())), ("failed", "failed", "", int(run.failed.sum()))]
     parts.append(("wrong", "wrong", "", wrong))
     segments = "".join(
         f'<span class="{kind}" style="{shade}width:{100 * count / run.images:.3f}%" '

@@ -1,6 +1,5 @@
 """The report as one HTML page that loads nothing: figures first, then tables, then where the numbers come from."""
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -12,26 +11,23 @@ import numpy as np
 
 from rrcm_dist.reporting.certificates import Certificates
 from rrcm_dist.reporting.page import drawings
+from rrcm_dist.reporting.page.cards import headline_cards
 from rrcm_dist.reporting.page.comparisons import difference_charts
 from rrcm_dist.reporting.page.distributions import agreement_chart, draws_chart
 from rrcm_dist.reporting.page.drawings import Look
 from rrcm_dist.reporting.page.tables import accuracy_table, plain_table, provenance_table, published_comparison
 from rrcm_dist.reporting.published import PublishedTable
-from rrcm_dist.reporting.summary import Row, Summary, families
-from rrcm_dist.reporting.text.contents import PlainTable, bounds_table, comparison_table, cost_table
-from rrcm_dist.reporting.text.wording import (
-    count_text,
-    percent,
-    percent_interval,
-    radius_text,
-    signed,
-    signed_interval,
-    times_text,
+from rrcm_dist.reporting.summary import Summary, families
+from rrcm_dist.reporting.text.contents import (
+    PlainTable,
+    bounds_table,
+    comparison_remarks,
+    comparison_table,
+    cost_table,
+    gaps_note,
 )
 
 HERE = Path(__file__).parent
-HEADLINE_RADIUS = 0.5
-MOST_CARDS = 4
 
 
 def render_page(
@@ -52,7 +48,7 @@ def render_page(
     """
     look = Look.of(runs)
     sections = [
-        _cards(summary),
+        headline_cards(summary),
         _curves(runs, look),
         _side_by_side(runs, look),
         _acr(summary, look),
@@ -106,55 +102,6 @@ def _shared_settings(runs: Sequence[Certificates]) -> str:
     )
 
 
-def _card(what: str, value: str, detail: str) -> str:
-    return (
-        f'<div class="card"><div class="what">{what}</div><div class="value">{value}</div>'
-        f'<div class="detail">{detail}</div></div>'
-    )
-
-
-def _cards(summary: Summary) -> str:
-    best = max(summary.rows, key=lambda row: row.acr.value)
-    clean = max(summary.rows, key=lambda row: row.clean_accuracy.value)
-    cards = [_card("Average certified radius", f"{best.acr.value:.3f}", _acr_detail(best, summary))]
-    if summary.comparisons:
-        widest = max(summary.comparisons, key=lambda comparison: abs(comparison.difference.value))
-        gap = widest.difference
-        interval = f"<br>95 %: {signed_interval(gap)}, paired"
-        detail = f"{escape(widest.name)} over {escape(widest.other)}, σ {widest.sigma:g}{interval}"
-        cards.append(_card("Widest difference in ACR", signed(gap.value), detail))
-    detail = f"{_who(clean, summary)}<br>95 %: {percent_interval(clean.clean_accuracy)}"
-    cards.append(_card("Smoothed accuracy, r = 0", f"{percent(clean.clean_accuracy)}<span> %</span>", detail))
-    radius = _headline_radius(summary)
-    if radius is not None:
-        row = max(summary.rows, key=lambda row: row.certified_accuracy[radius].value)
-        accuracy = row.certified_accuracy[radius]
-        detail = f"{_who(row, summary)}<br>95 %: {percent_interval(accuracy)}"
-        cards.append(_card(f"Certified at r = {radius_text(radius)}", f"{percent(accuracy)}<span> %</span>", detail))
-    saved = max(summary.rows, key=lambda row: np.nan_to_num(row.effort.saving))
-    if len(cards) < MOST_CARDS and saved.effort.saving > 1:
-        detail = f"{_who(saved, summary)}<br>{count_text(saved.effort.mean_draws)} draws per image on average"
-        cards.append(_card("Fewer draws than with fixed n", times_text(saved.effort.saving), detail))
-    return f'<div class="cards">{"".join(cards)}</div>'
-
-
-def _acr_detail(best: Row, summary: Summary) -> str:
-    interval = "" if math.isnan(best.acr.low) else f"<br>95 %: {best.acr.low:.3f}–{best.acr.high:.3f}"
-    return _who(best, summary) + interval
-
-
-def _who(row: Row, summary: Summary) -> str:
-    if len(summary.envelopes) > 1:
-        return f"{escape(row.name)}, σ {row.sigma:g}"
-    return f"σ {row.sigma:g}" + (f", the best of {len(summary.rows)}" if len(summary.rows) > 1 else "")
-
-
-def _headline_radius(summary: Summary) -> float | None:
-    """The radius above 0 nearest to `HEADLINE_RADIUS`, or None where only r = 0 is asked for."""
-    above = [radius for radius in summary.radii if radius > 0]
-    return min(above, key=lambda radius: abs(radius - HEADLINE_RADIUS)) if above else None
-
-
 def _curves(runs: Sequence[Certificates], look: Look) -> str:
     intro = (
         "The share of test images, in per cent, that the smoothed classifier gets right and provably keeps right "
@@ -177,7 +124,9 @@ def _compared(summary: Summary, look: Look) -> str:
         "The difference of certified accuracy, in points, on the images that both runs certified. Bands hold the whole "
         "curve with 95 % (Gaussian multiplier bootstrap): where one leaves 0, so does the difference."
     )
-    body = difference_charts(summary.comparisons, look) + _explained(table, look)
+    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in comparison_remarks(summary.comparisons))
+    warned = f'<ul class="notes">{remarks}</ul>' if remarks else ""
+    body = warned + difference_charts(summary.comparisons, look) + _explained(table, look)
     return _section(table.caption, intro, body)
 
 
@@ -222,7 +171,7 @@ def _numbers_intro(summary: Summary) -> str:
     intro = "Certified accuracy in % with 95 % Wilson intervals, each for itself."
     if len(summary.rows) > 1:
         intro += " The best value at each radius is underlined."
-    return intro
+    return intro + escape(gaps_note(row.gaps for row in summary.rows))
 
 
 def _published(runs: Sequence[Certificates], summary: Summary, look: Look, published: PublishedTable | None) -> str:

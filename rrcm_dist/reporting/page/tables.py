@@ -9,8 +9,15 @@ from rrcm_dist.reporting.measures.accuracy import certified_accuracy
 from rrcm_dist.reporting.page.drawings import Look, swatch
 from rrcm_dist.reporting.published import PublishedTable
 from rrcm_dist.reporting.summary import Envelope, Row, Summary, families
-from rrcm_dist.reporting.text.contents import Cell, Column, PlainTable, shared_beginning
-from rrcm_dist.reporting.text.wording import best_sigma, percent, percent_interval, radius_text, seconds_text
+from rrcm_dist.reporting.text.contents import Cell, Column, PlainTable, best_values, shared_beginning
+from rrcm_dist.reporting.text.wording import (
+    best_sigma,
+    percent,
+    percent_interval,
+    percent_of,
+    radius_text,
+    seconds_text,
+)
 
 UNKNOWN = '<span class="soft">–</span>'
 TEXT, MORE = ' class="text"', ' class="more"'
@@ -18,17 +25,19 @@ TEXT, MORE = ' class="text"', ' class="more"'
 
 def accuracy_table(summary: Summary, look: Look) -> str:
     """All runs by family, their best of σ below them; the best value of the table at each radius is marked."""
-    columns = ["σ", "Images", "ACR", "Abstains", *(f"r = {radius_text(r)}" for r in summary.radii), "s / image"]
-    highest = {r: max(row.certified_accuracy[r].value for row in summary.rows) for r in summary.radii}
+    failed = any(row.failed for row in summary.rows)
+    counts = ["σ", "Images", "ACR", "Abstains", *(["Failed"] if failed else [])]
+    columns = [*counts, *(f"r = {radius_text(r)}" for r in summary.radii), "median s / image"]
+    highest = best_values(summary)
     body = []
     for envelope in summary.envelopes:
         if len(summary.envelopes) > 1:
             body.append(
                 f'<tr class="group"><th scope="rowgroup" colspan="{len(columns)}">{escape(envelope.name)}</th></tr>'
             )
-        body += [_run_line(row, look, highest) for row in summary.rows if row.name == envelope.name]
+        body += [_run_line(row, look, highest, failed) for row in summary.rows if row.name == envelope.name]
         if len(envelope.sigmas) > 1:
-            body.append(_envelope_line(envelope))
+            body.append(_envelope_line(envelope, summary.radii, len(counts)))
     return _table(columns, body, "Certified accuracy by run and radius")
 
 
@@ -62,9 +71,8 @@ def published_comparison(runs: Sequence[Certificates], published: PublishedTable
     sizes = any(method.parameters_million for method in published.methods)
     body = []
     for name, members in families(runs).items():
-        best = [max((certified_accuracy(run, r) for run in members), key=lambda e: e.value) for r in published.radii]
         cells = [f"<td>{UNKNOWN}</td>"] if sizes else []
-        cells += [_heat(estimate.value, percent(estimate), percent_interval(estimate)) for estimate in best]
+        cells += [_best_cell(members, radius) for radius in published.radii]
         body.append(f'<tr class="ours"><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
     for method in published.methods:
         size = f"{method.parameters_million:g} M" if method.parameters_million else UNKNOWN
@@ -73,6 +81,14 @@ def published_comparison(runs: Sequence[Certificates], published: PublishedTable
         body.append(f'<tr><th scope="row">{escape(method.name)}</th>{"".join(cells)}</tr>')
     columns = ["Method", *(["Parameters"] if sizes else []), *(f"r = {radius_text(r)}" for r in published.radii)]
     return _table(columns, body, f"Published results on {published.title}")
+
+
+def _best_cell(members: Sequence[Certificates], radius: float) -> str:
+    known = [certified_accuracy(run, radius) for run in members if not run.gap(radius)]
+    if not known:
+        return f"<td>{UNKNOWN}</td>"
+    best = max(known, key=lambda estimate: estimate.value)
+    return _heat(best.value, percent(best), percent_interval(best))
 
 
 def provenance_table(runs: Sequence[Certificates], look: Look) -> str:
@@ -103,17 +119,25 @@ def _cell(cell: Cell, column: Column) -> str:
     return f"<td{TEXT if column.text else ''}>{escape(cell.text)}{detail}</td>"
 
 
-def _run_line(row: Row, look: Look, highest: dict[float, float]) -> str:
+def _run_line(row: Row, look: Look, highest: dict[float, float], failed: bool) -> str:
     acr = "" if math.isnan(row.acr.low) else f"<small>{row.acr.low:.3f}–{row.acr.high:.3f}</small>"
     accuracies = "".join(
-        _heat(estimate.value, percent(estimate), percent_interval(estimate), best=estimate.value == highest[r] > 0)
-        for r, estimate in row.certified_accuracy.items()
+        _accuracy_cell(row, radius, highest) for radius in sorted({*row.certified_accuracy, *row.gaps})
     )
+    given_up = f"<td>{percent_of(row.failed, row.images)} %</td>" if failed else ""
     return (
         f'<tr><th scope="row">{swatch(look, row.sigma)}{row.sigma:g}</th><td>{row.images:,}</td>'
-        f"<td><b>{row.acr.value:.3f}</b>{acr}</td><td>{percent(row.abstain)} %</td>{accuracies}"
+        f"<td><b>{row.acr.value:.3f}</b>{acr}</td><td>{percent(row.abstain)} %</td>{given_up}{accuracies}"
         f"<td>{seconds_text(row.effort.median_seconds)}</td></tr>"
     )
+
+
+def _accuracy_cell(row: Row, radius: float, highest: dict[float, float]) -> str:
+    if radius in row.gaps:
+        return f'<td title="{escape(row.gaps[radius])}">{UNKNOWN}</td>'
+    estimate = row.certified_accuracy[radius]
+    best = estimate.value == highest[radius] > 0
+    return _heat(estimate.value, percent(estimate), percent_interval(estimate), best=best)
 
 
 def _heat(value: float, text: str, interval: str = "", best: bool = False) -> str:
@@ -123,12 +147,16 @@ def _heat(value: float, text: str, interval: str = "", best: bool = False) -> st
     return f'<td class="{marks}" style="--v:{value:.3f}">{inner}</td>'
 
 
-def _envelope_line(envelope: Envelope) -> str:
-    best = "".join(
-        f"<td>{percent(estimate)}<small>{best_sigma(sigma, estimate)}</small></td>"
-        for sigma, estimate in envelope.best.values()
-    )
-    return f'<tr class="envelope"><th scope="row" colspan="4">best of σ, by convention</th>{best}<td></td></tr>'
+def _envelope_line(envelope: Envelope, radii: Sequence[float], before: int) -> str:
+    best = "".join(_envelope_cell(envelope, radius) for radius in radii)
+    return f'<tr class="envelope"><th scope="row" colspan="{before}">best of σ, by convention</th>{best}<td></td></tr>'
+
+
+def _envelope_cell(envelope: Envelope, radius: float) -> str:
+    if radius not in envelope.best:
+        return f"<td>{UNKNOWN}</td>"
+    sigma, estimate = envelope.best[radius]
+    return f"<td>{percent(estimate)}<small>{best_sigma(sigma, estimate)}</small></td>"
 
 
 def _settings(run: Certificates) -> str:

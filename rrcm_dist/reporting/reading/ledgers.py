@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rrcm_dist.certification.ledger.file import APPLICATION
 from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader, StoredClassifier
+from rrcm_dist.certification.statistics import bounds, confidence_sequence
 from rrcm_dist.certification.statistics.certificates import Certificate
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import ABSTAIN, Certificates, Provenance
@@ -31,39 +32,47 @@ def is_ledger(path: Path) -> bool:
     return head.startswith(SQLITE_HEADER) and int.from_bytes(head[APPLICATION_ID_AT], "big") == APPLICATION
 
 
-def read_ledger(path: Path, name: str | None = None) -> list[Certificates]:
+def read_ledger(path: Path, name: str | None = None, alpha: float | None = None) -> list[Certificates]:
     """Read a ledger: one `Certificates` per noise level with a finished image, σ ascending.
 
-    `name` overrides the run's own. An image that was given up counts as not certified, unless its counts were completed
-    since. Raises `InvalidInput` where no image is finished, `RunFailure` for a damaged file.
+    `name` overrides the run's own, and `alpha` bounds its counts at another confidence than it was made for. An image
+    that was given up counts as not certified, unless its counts were completed since. Raises `InvalidInput` where no
+    image is finished, `RunFailure` for a damaged file.
     """
     with LedgerReader(path) as ledger:
         called = name or ledger.name or path.absolute().parent.name
         runs = []
         for classifier in ledger.classifiers():
-            certificates = ledger.certificates(classifier.sigma)
+            certificates = ledger.certificates(classifier.sigma, alpha)
             finished = {certificate.image for certificate in certificates}
             failed = [failure for failure in ledger.failures(classifier.sigma) if failure.image not in finished]
             if certificates or failed:
-                provenance = _provenance(ledger, classifier, [*(c.key for c in certificates), *(f.key for f in failed)])
+                keys = [*(c.key for c in certificates), *(f.key for f in failed)]
+                provenance = _provenance(ledger, classifier, keys, ledger.identity.alpha if alpha is None else alpha)
                 runs.append(_run(called, classifier.sigma, certificates, failed, provenance))
     if not runs:
         raise InvalidInput(f"{path} holds no finished image yet: let the certification go on, then report")
     return runs
 
 
-def _provenance(ledger: LedgerReader, classifier: StoredClassifier, keys: Sequence[str]) -> Provenance:
+def _provenance(ledger: LedgerReader, classifier: StoredClassifier, keys: Sequence[str], alpha: float) -> Provenance:
     identity = ledger.identity
+    statistics = confidence_sequence if ledger.mode == "adaptive" else bounds
     settings = {"mode": ledger.mode} if ledger.mode != "fixed" else {}
-    settings |= {"n0": str(identity.n0), "n": str(ledger.n), "alpha": f"{identity.alpha:g}", "seed": str(identity.seed),
+    settings |= {"n0": str(identity.n0), "n": str(ledger.n), "alpha": f"{alpha:g}", "seed": str(identity.seed),
                  "precision": identity.precision,
                  "classifier": f"{classifier.source} ({classifier.weights[:12]})"}  # fmt: skip
+    if alpha != identity.alpha:
+        settings["made at alpha"] = f"{identity.alpha:g}"
     return replace(
         file_provenance(ledger.path, "ledger"),
         settings=settings,
         dataset=dataset_of_facts(identity.classes, identity.image_size, keys),
-        alpha=identity.alpha,
+        alpha=alpha,
         mode=ledger.mode,
+        n=ledger.n,
+        grid=ledger.radii,
+        reach=statistics.largest_radius(ledger.n, alpha, classifier.sigma),
         fixed_draws=identity.n0 + ledger.n,
         device=identity.noise,
         agreement="estimate",

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr
 
+from rrcm_dist.certification.statistics.bounds import largest_radius
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import ABSTAIN, Certificates, Provenance
 from rrcm_dist.reporting.reading.names import family_in_path, sigma_in_path
@@ -236,24 +237,32 @@ def _certificates(path: Path, name: str | None, sigma: float, alpha: float | Non
         seconds=np.array([row.seconds for row in rows], dtype=np.float64),
         agreement=agreement,
         draws=np.array([math.nan if row.n is None else row.n + (row.n0 or 0) for row in rows], dtype=np.float64),
-        provenance=replace(_provenance(path, rows, alpha), agreement=known_as),
+        provenance=replace(_provenance(path, rows, sigma, alpha), agreement=known_as),
     )
 
 
-def _provenance(path: Path, rows: list[_Row], alpha: float | None) -> Provenance:
+def _provenance(path: Path, rows: list[_Row], sigma: float, alpha: float | None) -> Provenance:
     settings = _common_settings(rows)
     if alpha is not None:
         settings.setdefault("alpha", f"{alpha:g}")
     stated = settings.get("alpha")
+    known = float(stated) if stated is not None and _is_number(stated) and 0 < float(stated) < 1 else None
     drawn = {(row.n, row.n0) for row in rows}
     n, n0 = drawn.pop() if len(drawn) == 1 else (None, None)
     return replace(
         file_provenance(path, "log"),
         settings=settings,
         rounded=all(row.rounded for row in rows),
-        alpha=float(stated) if stated is not None and _is_number(stated) and 0 < float(stated) < 1 else None,
+        alpha=known,
+        n=n,
+        reach=_reach(rows, n, known, sigma),
         fixed_draws=None if n is None else n + (n0 or 0),
     )
+
+
+def _reach(rows: list[_Row], n: int | None, alpha: float | None, sigma: float) -> float:
+    """The largest radius that n draws certify, or that the log certifies by a bound of its own; inf if n is unknown."""
+    return max(largest_radius(n, alpha, sigma), *(row.radius for row in rows)) if n and alpha else math.inf
 
 
 def _agreement(rows: list[_Row], sigma: float) -> tuple[np.ndarray, str]:

@@ -1,6 +1,9 @@
 """From paths to runs: what a folder holds, which log is a ledger's copy, which runs may not stand together."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from os.path import commonpath
 from pathlib import Path
 
 from rrcm_dist.errors import InvalidInput
@@ -25,6 +28,7 @@ def read_sources(sources: Sequence[Source]) -> list[Certificates]:
     ledgers = {path for _, path in found if is_ledger(path)}
     beside_ledgers = {ledger.parent for ledger in ledgers}
     runs: list[Certificates] = []
+    unnamed: list[Certificates] = []
     read: set[tuple[str | None, Path]] = set()
     for source in sources:
         for path in _files(source.path):
@@ -32,13 +36,31 @@ def read_sources(sources: Sequence[Source]) -> list[Certificates]:
                 continue
             read.add((source.name, path))
             if path in ledgers:
-                runs += read_ledger(path, source.name)
+                here = read_ledger(path, source.name, source.alpha)
             else:
-                runs += read_log(path, source.name, source.sigma, source.alpha)
+                here = read_log(path, source.name, source.sigma, source.alpha)
+            runs += here
+            unnamed += here if source.name is None else []
     _check_sigma_used(sources, runs)
     _check_alpha_used(sources, runs)
+    runs = _named_by_folder(runs, unnamed)
     _check_runs_differ(runs)
     return runs
+
+
+def _named_by_folder(runs: Sequence[Certificates], unnamed: Sequence[Certificates]) -> list[Certificates]:
+    """`runs`, those of `unnamed` that share name and σ with another called by their folders, if that helps."""
+    times = Counter((run.name, run.sigma) for run in runs)
+    clashing = [run for run in unnamed if any(times[name, sigma] > 1 for name, sigma in times if name == run.name)]
+    folders: dict[str, set[Path]] = {}
+    for run in clashing:
+        folders.setdefault(run.name, set()).add(run.provenance.path.parent)
+    taken = {run.name for run in runs}
+    called = {}
+    for run in clashing:
+        folder = run.provenance.path.parent.relative_to(commonpath(folders[run.name])).as_posix()
+        called[id(run)] = run.name if folder == "." or folder in taken else folder
+    return [replace(run, name=called.get(id(run), run.name)) for run in runs]
 
 
 def _files(path: Path) -> list[Path]:
@@ -81,10 +103,7 @@ def _check_alpha_used(sources: Sequence[Source], runs: Sequence[Certificates]) -
     given = {source.alpha for source in sources if source.alpha is not None}
     unused = given - {run.provenance.alpha for run in runs}
     if unused:
-        raise InvalidInput(
-            f"alpha {min(unused):g} was given, but every file states its own: leave the option out; a ledger's counts "
-            "are bounded at another α by LedgerReader.certificates(sigma, alpha)"
-        )
+        raise InvalidInput(f"alpha {min(unused):g} was given, but every log states its own: leave the option out")
 
 
 def _check_runs_differ(runs: Sequence[Certificates]) -> None:

@@ -49,6 +49,8 @@ def _table(table: PlainTable, settings: str) -> str:
     caption = _words(table.explanation if said else f"{table.caption}. {table.explanation}")
     if any(cell.short.startswith("±") for line in table.lines for cell in line.cells):
         caption += r" $\pm$: the wider half of the interval."
+    if any(cell.best for line in table.lines for cell in line.cells):
+        caption += " Bold: the highest value at each radius."
     if settings:
         caption += f" {escape(settings)}."
     columns = table.columns[1:]  # the first has lines of its own

@@ -8,19 +8,21 @@ UNKNOWN = "–"
 SMALLEST_P = 1e-4
 
 
-def percent(estimate: Estimate) -> str:
-    """'60.0' for 0.6."""
+def percent(estimate: Estimate | None) -> str:
+    """'60.0' for 0.6, '–' for None."""
+    if estimate is None:
+        return UNKNOWN
     return f"{100 * estimate.value:.1f}"
+
+
+def percent_of(part: int, whole: int) -> str:
+    """'16.7' for 1 of 6."""
+    return f"{100 * part / whole:.1f}"
 
 
 def percent_interval(estimate: Estimate) -> str:
     """'55.6–64.2' for [0.556, 0.642]."""
-    return percent_range(estimate.low, estimate.high)
-
-
-def percent_range(low: float, high: float) -> str:
-    """'55.6–64.2' for 0.556 and 0.642."""
-    return f"{100 * low:.1f}–{100 * high:.1f}"
+    return f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"
 
 
 def percent_down(share: float) -> str:
