@@ -30,7 +30,13 @@ from rrcm_dist.certification.statistics.certificates import Certificate
 from rrcm_dist.certification.statistics.stopping import AdaptiveRule
 from rrcm_dist.certification.watching.progress import ProgressWatcher
 from rrcm_dist.certification.watching.snapshot import Watcher
-from rrcm_dist.certification.workers.classifiers import build_classifier, check_checkpoint, identity_hash, source_of
+from rrcm_dist.certification.workers.classifiers import (
+    build_classifier,
+    check_checkpoint,
+    check_classes,
+    identity_hash,
+    source_of,
+)
 from rrcm_dist.certification.workers.worker import CountingRules, CountingWorker
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.data.index import load_index
@@ -90,7 +96,7 @@ def certify(
     with ExitStack() as stack:
         own = device or CPU
         kind = stack.enter_context(pool.started(show)) if pool else own.type
-        classifiers, identities = _classifiers(config, None if pool else own)
+        classifiers, identities = _classifiers(config, images.classes, None if pool else own)
         ledger = stack.enter_context(_ledger(ledger_path, config, images, kind, identities))
         rules = CountingRules(config.seed, images.classes, config.device_batch, config.precision)
         crew: Crew
@@ -124,13 +130,14 @@ def run_identity(config: CertifyConfig, images: ImageSet, kind: str) -> RunIdent
 
 
 def _classifiers(
-    config: CertifyConfig, device: torch.device | None
+    config: CertifyConfig, classes: int, device: torch.device | None
 ) -> tuple[Mapping[float, torch.nn.Module], Mapping[float, str]]:
     """The classifiers on `device` and what the ledger knows them by; with no device only the latter, one at a time."""
     kept, identities = {}, {}
     for c in config.classifiers:
         attention = config.attention if device else "sdpa"
         classifier = build_classifier(c, attention, device or CPU, config.precision)
+        check_classes(classifier, source_of(c), config.image_size, classes, device or CPU)
         identities[c.sigma] = identity_hash(classifier, source_of(c), config.image_size, device or CPU)
         if device:
             kept[c.sigma] = classifier

@@ -82,6 +82,24 @@ def check_checkpoint(config: ClassifierConfig, image_size: int, classes: int) ->
         )
 
 
+def check_classes(classifier: nn.Module, source: str, image_size: int, classes: int, device: torch.device) -> None:
+    """Raise `InvalidInput` where `classifier` answers an image with another number of logits than there are classes.
+
+    Where it cannot be called here, nothing is said: workers may be able to.
+    """
+    set_evaluation_mode(classifier)
+    try:
+        with torch.no_grad():
+            logits = call_classifier(classifier, torch.zeros(1, 3, image_size, image_size, device=device), source, "it")
+    except RunFailure:
+        return
+    if logits.shape[1] != classes:
+        raise InvalidInput(
+            f"the classifier {source} tells {logits.shape[1]} classes apart, and the dataset has {classes}: certify on "
+            "the dataset that it was trained for"
+        )
+
+
 def identity_hash(classifier: nn.Module, source: str, image_size: int, device: torch.device) -> str:
     """What tells one classifier from another: `weights_hash`, where its state dict has a tensor.
 
