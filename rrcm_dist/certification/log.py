@@ -14,13 +14,20 @@ STANDARD_COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 EXTRA_COLUMNS = ("key", "candidate", "successes", "n", "selected", "n0", "p_lower", "sigma", "alpha")
 
 
-def write_log(path: str | Path, certificates: Sequence[Certificate], failed: Sequence[FailedImage] = ()) -> None:
-    """Write certificates as tab-separated text with a header, one line an image by sample id; the file appears whole.
+def write_log(
+    path: str | Path,
+    certificates: Sequence[Certificate],
+    sigma: float,
+    alpha: float,
+    failed: Sequence[FailedImage] = (),
+) -> None:
+    """Write certificates at σ as tab-separated text with a header, one line an image by sample id; it appears whole.
 
     Numbers stand in full precision: no radius is rounded up. `predict` is -1 and `radius` 0 for an abstained image, and
-    for a `failed` one, so that it counts as not certified wherever the log is read; its last columns are empty.
+    for a `failed` one, so that it counts as not certified wherever the log is read; its counts are 0.
     """
-    rows = [(c.image, _columns(c)) for c in certificates] + [(f.image, _failed_columns(f)) for f in failed]
+    rows = [(c.image, _columns(c)) for c in certificates]
+    rows += [(f.image, _failed_columns(f, sigma, alpha)) for f in failed]
     lines = ["\t".join(STANDARD_COLUMNS + EXTRA_COLUMNS), *("\t".join(columns) for _, columns in sorted(rows))]
     write_text(path, "\n".join(lines) + "\n")
 
@@ -37,6 +44,7 @@ def _columns(c: Certificate) -> list[str]:
     return [str(value) for value in standard + extra]
 
 
-def _failed_columns(failed: FailedImage) -> list[str]:
+def _failed_columns(failed: FailedImage, sigma: float, alpha: float) -> list[str]:
     standard = [failed.image, failed.label, ABSTAIN, full_precision(0.0), 0, timedelta(0)]
-    return [*(str(value) for value in standard), failed.key, *[""] * (len(EXTRA_COLUMNS) - 1)]
+    extra = [failed.key, ABSTAIN, 0, 0, 0, 0, full_precision(0.0), full_precision(sigma), full_precision(alpha)]
+    return [str(value) for value in standard + extra]

@@ -195,7 +195,7 @@ def _watchers(config: CertifyConfig, pool: RayPool | None) -> Iterator[list[Watc
 
 def _write_log(ledger_path: Path, sigma: float) -> CertifiedSigma:
     with LedgerReader(ledger_path) as reader:
-        certificates, failed = reader.certificates(sigma), reader.failures(sigma)
+        certificates, failed, alpha = reader.certificates(sigma), reader.failures(sigma), reader.identity.alpha
     log = ledger_path.parent / log_name(sigma)
-    write_log(log, certificates, failed)
+    write_log(log, certificates, sigma, alpha, failed)
     return CertifiedSigma(sigma, log, certificates, failed)

@@ -189,7 +189,7 @@ def test_what_was_counted_before_a_failure_stays(tmp_path, monkeypatch):
         rows = list(csv.DictReader(level.log.open(), delimiter="\t"))
         assert [row["idx"] for row in rows] == ["0", "4", "8"]
         failed = {str(image.image) for image in level.failed}
-        assert {row["idx"] for row in rows if (row["predict"], row["radius"], row["n"]) == ("-1", "0.0", "")} == failed
+        assert {row["idx"] for row in rows if (row["predict"], row["radius"], row["n"]) == ("-1", "0.0", "0")} == failed
     monkeypatch.setattr("certification_models.slow", small)
 
 
