@@ -10,6 +10,7 @@ import pytest
 
 from rrcm_dist.reporting.certificates import Source
 from rrcm_dist.reporting.figures.files import write_figures
+from rrcm_dist.reporting.measures.effort import round_counts
 from rrcm_dist.reporting.report import build_report
 
 LOG = "idx\tlabel\tpredict\tradius\tcorrect\n0\t3\t3\t0.5\t1\n1\t7\t-1\t0.0\t0\n2\t4\t4\t0.25\t1\n"
@@ -80,6 +81,35 @@ def test_type_is_embedded_and_the_width_is_that_of_a_column(two_runs):
     assert float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", single)[1]) == 3.25 * 72
     assert float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", double)[1]) == 6.75 * 72
     assert b"<text" not in files["certified-accuracy-a-b.svg"]
+
+
+def test_legends_stand_below_the_axes_and_bands_end_at_100_points(write_fixed_ledger, write_adaptive_ledger):
+    from rrcm_dist.reporting.figures.accuracy import family_figure
+    from rrcm_dist.reporting.figures.comparison import comparison_figure
+    from rrcm_dist.reporting.figures.distributions import agreement_figure, draws_figure
+    from rrcm_dist.reporting.figures.style import drawing
+
+    paths = write_adaptive_ledger("ledger.sqlite", (0.25, 0.5)), write_fixed_ledger("fixed.sqlite")
+    report = build_report([Source(path) for path in paths])
+    with drawing():
+        for draw in (family_figure, agreement_figure, draws_figure):
+            figure = draw(report.runs[:2])
+            figure.draw_without_rendering()
+            (axes,), (legend,) = figure.axes, figure.legends
+            assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0 + 1
+            assert axes.get_legend() is None
+        figure = comparison_figure(report.summary.comparisons[0])
+    low, high = figure.axes[1].dataLim.intervaly
+    assert -100 <= low < high <= 100
+    assert "against fixed n = 1,000" in figure.axes[1].get_title(loc="left")
+
+
+def test_axes_of_draws_have_several_round_counts():
+    assert round_counts(110, 100_100) == [1000, 10_000, 100_000]
+    for low, high in ((1100, 20_100), (9_500, 10_600), (17_000, 20_100), (2000, 2003)):
+        counts = round_counts(low, high)
+        assert 3 <= len(counts) <= 8
+        assert low <= min(counts) < max(counts) <= high
 
 
 def test_matplotlib_is_loaded_only_when_figures_are_drawn():

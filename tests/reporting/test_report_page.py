@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -84,6 +85,18 @@ def test_runs_without_any_correct_image_still_make_a_page(write_log):
     page = build_report([Source(path)], dataset="imagenet").html()
     assert Elements(page).open == []
     assert "nan" not in page.lower()
+
+
+def test_curves_of_the_page_run_along_the_axes_only(sources):
+    first = build_report(sources, dataset="none").html().split('<div class="plot"')[1]
+    paths = re.findall(r'data-part="(?:line|band)"[^>]* d="M([^"]+?)Z?"', first)
+    assert len(paths) == 6
+    for path in paths:
+        numbers = path.split()
+        corners = list(zip(numbers[::2], numbers[1::2], strict=True))
+        assert len(corners) > 3
+        for before, after in pairwise(corners):
+            assert (before[0] == after[0]) or (before[1] == after[1])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to open the page in")

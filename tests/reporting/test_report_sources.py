@@ -81,7 +81,7 @@ def test_the_log_of_a_ledger_on_its_own_reports_the_same(tmp_path):
     ledger = write_ledger(tmp_path / "ledger.sqlite")
     log = tmp_path / "elsewhere" / log_name(0.5)
     with LedgerReader(ledger) as reader:
-        write_log_of(log, reader.certificates(0.5))
+        write_log_of(log, reader.certificates(0.5), 0.5, 0.001)
     (from_ledger,), (from_log,) = read_sources([Source(ledger)]), read_sources([Source(log)])
     for field in ("image", "label", "predict", "radius", "correct", "seconds"):
         assert np.array_equal(getattr(from_ledger, field), getattr(from_log, field)), field

@@ -9,7 +9,17 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from rrcm_dist.reporting.certificates import Certificates
-from rrcm_dist.reporting.figures.style import COLOURS, GREY, MARKERS, PAGE, STROKES, percent_axis, sheet, shown
+from rrcm_dist.reporting.figures.style import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    PAGE,
+    STROKES,
+    legend_below,
+    percent_axis,
+    sheet,
+    shown,
+)
 from rrcm_dist.reporting.measures.accuracy import best_of_sigma_curve, certified_accuracy_curve
 from rrcm_dist.reporting.published import PublishedTable
 
@@ -34,9 +44,7 @@ def family_figure(members: Sequence[Certificates]) -> Figure:
         best = 100 * best_of_sigma_curve(members, radii)
         axes.plot(radii, best, drawstyle="steps-pre", color="black", linewidth=0.5, label=r"best of $\sigma$", zorder=3)
     finish(axes, members)
-    handles, _ = axes.get_legend_handles_labels()
-    band = Patch(facecolor=GREY, alpha=0.3, linewidth=0, label="95 % band, simultaneous")
-    axes.legend(handles=[*handles, band], loc="upper right")
+    legend_below(figure, axes, Patch(facecolor=GREY, alpha=0.3, linewidth=0, label="95 % band, simultaneous"))
     return figure
 
 

@@ -22,6 +22,8 @@ def comparison_figure(comparison: Comparison) -> Figure:
     figure, (scatter, difference) = sheet(PAGE, 2.5, panels=2)
     _scatter(scatter, comparison)
     _difference(difference, comparison)
+    band = Patch(facecolor=COLOURS[0], alpha=0.18, linewidth=0, label="95 % band, simultaneous")
+    figure.legend(handles=[band], loc="outside lower right")
     return figure
 
 
@@ -63,16 +65,15 @@ def _difference(axes: Axes, comparison: Comparison) -> None:
     distinct = np.unique(np.concatenate([[0.0], pairs.one[pairs.one > 0], pairs.other[pairs.other > 0]]))
     radii = distinct if len(distinct) <= FINEST else np.linspace(0, last, FINEST)
     gap = 100 * difference_curve(pairs, radii)
-    half = 100 * comparison.half_width
-    axes.fill_between(radii, gap - half, gap + half, step="pre", color=COLOURS[0], alpha=0.18, linewidth=0)
+    low, high = np.clip((gap - 100 * comparison.half_width, gap + 100 * comparison.half_width), -100, 100)
+    axes.fill_between(radii, low, high, step="pre", color=COLOURS[0], alpha=0.18, linewidth=0)
     axes.plot(radii, gap, drawstyle="steps-pre", color=COLOURS[0])
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_xlim(0, 1.03 * last)
     axes.set_xlabel(RADIUS_LABEL)
     axes.set_ylabel("Difference (points)")
-    band = Patch(facecolor=COLOURS[0], alpha=0.18, linewidth=0, label="95 % band, simultaneous")
     title = f"{_short(comparison.name)}\nminus {_short(comparison.other)}, $\\sigma$ = {comparison.sigma:g}"
-    axes.legend(handles=[band], loc="best")
+    title += "".join(f"\n{shown(remark.split(':')[0])}" for remark in comparison.unlike)
     axes.set_title(title, loc="left", fontsize=7)
 
 

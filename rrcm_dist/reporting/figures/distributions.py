@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from rrcm_dist.reporting.certificates import Certificates
-from rrcm_dist.reporting.figures.style import COLOURS, GREY, STROKES, percent_axis, sheet
+from rrcm_dist.reporting.figures.style import COLOURS, GREY, STROKES, legend_below, percent_axis, sheet
 from rrcm_dist.reporting.measures.agreement import share_above, ticks_until
-from rrcm_dist.reporting.measures.effort import draws_vary
+from rrcm_dist.reporting.measures.effort import draws_vary, round_counts
 
 
 def agreement_figure(members: Sequence[Certificates]) -> Figure:
@@ -30,7 +30,7 @@ def agreement_figure(members: Sequence[Certificates]) -> Figure:
     known = {run.provenance.agreement for run in members}
     axes.set_xlabel(r"$p_A$" + (", lower bound" if known == {"bound"} else "") + r"  (axis: $\Phi^{-1}$)")
     percent_axis(axes, r"Images with at least $p_A$ (%)")
-    axes.legend(loc="upper right")
+    legend_below(figure, axes)
     return figure
 
 
@@ -49,22 +49,16 @@ def draws_figure(members: Sequence[Certificates]) -> Figure | None:
                   color=COLOURS[k % len(COLOURS)], linestyle=STROKES[k % len(STROKES)], label=label)  # fmt: skip
     fixed = max((run.provenance.fixed_draws or 0 for run in members), default=0)
     if fixed:
-        axes.axvline(fixed, color=GREY, linewidth=0.8, linestyle=":")
-        axes.annotate("fixed", (fixed, 1), xycoords=("data", "axes fraction"), xytext=(-2, -2), color=GREY,
-                      textcoords="offset points", ha="right", va="top", fontsize=7)  # fmt: skip
+        axes.axvline(fixed, color=GREY, linewidth=0.8, linestyle=":", label=f"fixed n: {fixed:,}")
     _log_axis(axes)
     percent_axis(axes, "Images still undecided (%)")
-    axes.legend(loc="best")
+    legend_below(figure, axes)
     return figure
 
 
 def _log_axis(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("Draws")
-    low, high = axes.get_xlim()
-    decades = [10.0**k for k in range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)]
-    if len(decades) < 2:
-        decades = [factor * 10.0**k for k in range(9) for factor in (1, 2, 5) if low <= factor * 10.0**k <= high]
-    axes.xaxis.set_major_locator(FixedLocator(decades))
+    axes.xaxis.set_major_locator(FixedLocator(round_counts(*axes.get_xlim())))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

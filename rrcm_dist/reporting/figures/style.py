@@ -4,6 +4,7 @@ Figures are made without pyplot, so nothing outside them changes. Their bytes de
 identifiers from a fixed salt. Type is embedded as TrueType (PDF) or drawn as outlines (SVG).
 """
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context, rcdefaults, rcParams
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -36,6 +38,10 @@ STROKES: tuple[Any, ...] = (
 """Line patterns, so that curves differ in grey as well."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#6b6b6b"
+LEGEND_LINE = 0.13
+"""Height of a line of a legend in inches."""
+SHORT_LABEL = 16
+"""Letters of a label up to which three stand beside each other in a column."""
 DOTS_PER_INCH = 300
 SETTINGS: Mapping[str, Any] = {
     "font.family": ["STIXGeneral", "DejaVu Sans"],
@@ -89,6 +95,16 @@ def sheet(width: float = COLUMN, height: float = 2.3, panels: int = 1) -> tuple[
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
     axes = figure.subplots(1, panels, squeeze=False)[0]
     return figure, list(axes)
+
+
+def legend_below(figure: Figure, axes: Axes, *further: Artist) -> None:
+    """The legend of `axes` and `further`, below the axes, where no curve runs; the figure grows by its lines."""
+    handles, labels = axes.get_legend_handles_labels()
+    labels += [str(artist.get_label()) for artist in further]
+    columns = 3 if max(map(len, labels)) <= SHORT_LABEL else 2
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + LEGEND_LINE * math.ceil(len(labels) / columns))
+    figure.legend([*handles, *further], labels, loc="outside lower center", ncols=columns, columnspacing=1.2)
 
 
 def percent_axis(axes: Axes, label: str) -> None:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from rrcm_dist.reporting.certificates import Certificates
 
 SECONDS_PER_HOUR = 3600
+FACTORS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
+"""What round counts are of powers of ten, from coarse to fine."""
+FEWEST_TICKS = 3
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,16 @@ def draws_vary(run: Certificates) -> bool:
     """Whether some images took more draws than others."""
     draws = _known(run.draws)
     return len(draws) > 0 and bool(draws.min() < draws.max())
+
+
+def round_counts(low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high`, both above 0, for a logarithmic axis: at least three where there are some."""
+    counts: list[float] = []
+    for factors in FACTORS:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        counts = [factor * 10.0**k for k in powers for factor in factors if low <= factor * 10.0**k <= high]
+        if len(counts) >= FEWEST_TICKS:
+            return counts
+    step = 10.0 ** math.floor(math.log10(max((high - low) / FEWEST_TICKS, 1)))
+    step *= max(factor for factor in (1, 2, 5) if factor * step <= max((high - low) / FEWEST_TICKS, step))
+    return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]

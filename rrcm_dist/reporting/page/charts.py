@@ -150,8 +150,12 @@ def _at(x: float, y: float, axes: Axes) -> str:
     return f"{x / axes.x_max * SCALE:.4g} {axes.down(y) * SCALE:.4g}"
 
 
-def _path(radii: NDArray[np.float64], y: NDArray[np.float64], axes: Axes) -> str:
-    return " ".join(_at(float(r), float(value), axes) for r, value in zip(radii, y, strict=True))
+def _steps(radii: NDArray[np.float64], y: NDArray[np.float64], axes: Axes) -> list[str]:
+    """Corners of the step curve that has y[k] from just after radii[k - 1] up to radii[k]."""
+    x, steps = np.repeat(radii, 2)[:-1], np.repeat(y, 2)[1:]
+    turns = np.diff(steps) != 0
+    corners = np.append(True, turns) | np.append(turns, True)
+    return [_at(float(r), float(value), axes) for r, value in zip(x[corners], steps[corners], strict=True)]
 
 
 def _grid_lines(axes: Axes) -> str:
@@ -175,14 +179,16 @@ def _band(curve: Curve, axes: Axes) -> str:
     assert curve.high is not None
     end = _length(curve)
     radii = grid(axes, len(curve.y))[:end]
-    there, back = _path(radii, curve.high[:end], axes), _path(radii[::-1], curve.low[:end][::-1], axes)
-    return f'<path {_keys(curve)} data-part="band" d="M{there} {back}Z"/>' if end else ""
+    if not end:
+        return ""
+    outline = " ".join([*_steps(radii, curve.high[:end], axes), *reversed(_steps(radii, curve.low[:end], axes))])
+    return f'<path {_keys(curve)} data-part="band" d="M{outline}Z"/>'
 
 
 def _curve(curve: Curve, axes: Axes) -> str:
     end = _length(curve) + 1
     dash = f' stroke-dasharray="{curve.dash}"' if curve.dash else ""
-    path = _path(grid(axes, len(curve.y))[:end], curve.y[:end], axes)
+    path = " ".join(_steps(grid(axes, len(curve.y))[:end], curve.y[:end], axes))
     return f'<path {_keys(curve)} data-part="line"{dash} d="M{path}"/>'
 
 

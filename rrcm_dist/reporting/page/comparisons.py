@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
 from rrcm_dist.reporting.measures.pairing import difference_curve
 from rrcm_dist.reporting.page.charts import Axes, Curve, grid, line_chart
 from rrcm_dist.reporting.page.drawings import Look, swatch
@@ -27,7 +29,7 @@ def difference_charts(comparisons: Sequence[Comparison], look: Look) -> str:
 
 def _curve(comparison: Comparison, x_max: float, look: Look) -> Curve:
     gap = difference_curve(comparison.pairs, grid(Axes(x_max, 1.0)))
-    low, high = gap - comparison.half_width, gap + comparison.half_width
+    low, high = np.clip((gap - comparison.half_width, gap + comparison.half_width), -1.0, 1.0)
     return Curve(f"{comparison.name} minus {comparison.other}", gap, look.colour(comparison.sigma), low, high)
 
 

@@ -9,7 +9,7 @@ from scipy.special import ndtr
 
 from rrcm_dist.reporting.certificates import Certificates
 from rrcm_dist.reporting.measures.agreement import share_above, ticks_until
-from rrcm_dist.reporting.measures.effort import draws_vary
+from rrcm_dist.reporting.measures.effort import draws_vary, round_counts
 from rrcm_dist.reporting.page.charts import Axes, Curve, grid, line_chart
 from rrcm_dist.reporting.page.drawings import Look, family_key
 from rrcm_dist.reporting.text.wording import probability_text
@@ -35,11 +35,8 @@ def draws_chart(runs: Sequence[Certificates], look: Look) -> str:
     fewest = min(float(np.nanmin(run.draws)) for run in known)
     most = max(float(run.provenance.fixed_draws or np.nanmax(run.draws)) for run in known)
     x_max = math.log10(most / fewest) * 1.03
-    ticks = tuple(
-        (math.log10(count / fewest), f"{count:,}")
-        for count in (factor * 10**k for k in range(10) for factor in (1, 3))
-        if 1 <= count / fewest <= 10**x_max
-    )
+    counts = round_counts(fewest, fewest * 10**x_max)
+    ticks = tuple((math.log10(count / fewest), f"{count:,.0f}") for count in counts)
     draws = fewest * 10 ** grid(Axes(x_max, 1.0))
     headings = tuple(f"after {count:,.0f} draws" for count in draws)
     axes = Axes(x_max, 1.0, x_title="draws", x_ticks=ticks, headings=headings)
