@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,15 @@ def last_metrics(run: Path) -> dict[str, Any]:
     return {}
 
 
-def total_steps(log: Path) -> int | None:
-    """Steps of the whole run, as the progress bar in rank 0's log has them; None before it says so."""
-    found = re.findall(r"\d+/(\d+) steps", log.read_text(errors="replace")) if log.exists() else []
-    return int(found[-1]) if found else None
+def total_steps(run: Path, logs_of_rank_0: Iterable[Path]) -> int | None:
+    """Steps of the whole run: the recipe's, or, for one that counts epochs, what the progress bar says in a log.
+
+    None before either is written.
+    """
+    with suppress(OSError, KeyError, TypeError, yaml.YAMLError):
+        if steps := yaml.safe_load((run / "recipe.yaml").read_text())["training"]["steps"]:
+            return int(steps)
+    for log in filter(Path.exists, logs_of_rank_0):
+        if found := re.findall(r"\d+/(\d+) steps", log.read_text(errors="replace")):
+            return int(found[-1])
+    return None

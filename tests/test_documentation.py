@@ -93,7 +93,7 @@ def test_a_command_and_its_options_are_there_and_its_recipe_is_valid(told):
         if type(error).__name__ != "MissingParameter" or told.whole:
             raise
         return
-    kind = values["kind"].value if door == "cluster" else command.name
+    kind = values["kind"].value if command.name == "submit" else command.name
     if kind in RECIPE_KINDS and values["recipe"] not in {*PLACEHOLDERS, None}:
         load_recipe(values["recipe"], values["overrides"] or (), kind=kind)
 

@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from submitit import SlurmExecutor
-
 from cluster.job import Job
 from cluster.run_progress import newest_checkpoint
 from cluster.site import SlurmSite
@@ -17,6 +15,11 @@ from cluster.slurm.tools import require_slurm
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.files import write_text
+
+try:
+    from submitit import SlurmExecutor
+except ImportError as error:
+    raise InvalidInput(f"submitit is not installed ({error}): pip install 'rrcm-dist[cluster]'") from None
 
 
 class SlurmBackend:

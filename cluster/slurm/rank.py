@@ -17,6 +17,7 @@ def main() -> None:
     and they may still be writing their part of the checkpoint. Whether the run is finished, its checkpoint says.
     """
     signal.signal(signal.SIGTERM, _stop_before_training)
+    signal.signal(signal.SIGUSR2, _stop)
     os.environ.update({ours: os.environ[slurms] for ours, slurms in PLACES.items()})
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from rrcm_dist.cli.main import build_app
@@ -36,6 +37,11 @@ def main() -> None:
 def _stop_before_training(number: int, frame: FrameType | None) -> None:
     """Nothing was trained yet: nothing to keep."""
     os._exit(0)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """What asks a job to make way (USR2) may be sent to the ranks: it means what SIGTERM means."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

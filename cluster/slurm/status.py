@@ -47,10 +47,7 @@ def _progress(run: SubmittedRun, lives: list[Life]) -> str:
     metrics = last_metrics(run.folder)
     if not metrics:
         return ""
-    total = next(
-        filter(None, (total_steps(run.folder / f"logs/life-{life.number}/rank-0.log") for life in reversed(lives))),
-        None,
-    )
+    total = total_steps(run.folder, (run.folder / f"logs/life-{life.number}/rank-0.log" for life in reversed(lives)))
     step, samples, speed = metrics["step"], metrics["samples_seen"], metrics["images_per_second"]
     of_all = f" of {total}" if total else ""
     line = f"step {step}{of_all}, {samples:,} samples, {speed:,.0f} images/s"

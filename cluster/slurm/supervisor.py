@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from submitit.core.utils import JobPaths
-
 from cluster.run_progress import newest_checkpoint, newest_step
 from cluster.site import SlurmSite
 from cluster.slurm.history import Cause, History, Life
@@ -32,6 +30,8 @@ FIRST_PORT, PORTS = 12000, 16000
 """Where the ranks meet, by job: below the ports that the system deals out by itself."""
 REQUEUE_SECONDS = 600.0
 """For so long a silent controller is asked again."""
+LET_GO_SECONDS = 30.0
+"""So long after it was requeued Slurm has to end this life; a job that ends first might count as completed."""
 REFUSED = 2
 """Exit code of a rank that was asked for wrongly (`InvalidInput`)."""
 
@@ -48,6 +48,8 @@ class Supervisor:
 
     def __call__(self) -> str:
         """Live one life; returns its cause in words. Raises `RunFailure` where the run ends for a failure."""
+        from submitit.core.utils import JobPaths
+
         self._asked = False
         self._terminated = False
         signal.signal(signal.SIGUSR2, self._make_way)
@@ -75,7 +77,7 @@ class Supervisor:
         logs.mkdir(parents=True, exist_ok=True)
         command = self._srun_command(logs)
         print(quoted(command), flush=True)
-        # A session of its own: a signal to the batch step is the supervisor's, srun would end all ranks at once.
+        # In a session of its own: srun passes on to the ranks what is sent to the batch step's processes as a group.
         self._srun = subprocess.Popen(
             command, env=self._environment(life), stdin=subprocess.DEVNULL, start_new_session=True
         )
@@ -139,13 +141,16 @@ class Supervisor:
         self._terminated = True
 
     def _requeue(self, cause: Cause) -> None:
-        """Put the job back into the queue, unless Slurm has done so already."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        """Put the job back into the queue, unless Slurm has done so already; return when Slurm ends this life."""
         if self._terminated and cause is not Cause.TIME_LIMIT:
             return
+        self._terminated = False
         deadline = time.monotonic() + REQUEUE_SECONDS
         while ask("scontrol", "requeue", self._job) is None:
             if time.monotonic() > deadline:
                 raise RunFailure(f"job {self._job} could not be requeued: `python -m cluster resubmit {self.run}`")
             time.sleep(5)
         print(f"requeued at {datetime.now(UTC).isoformat(timespec='seconds')}", flush=True)
+        deadline = time.monotonic() + LET_GO_SECONDS
+        while not self._terminated and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
