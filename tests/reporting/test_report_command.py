@@ -65,6 +65,13 @@ def test_figures_may_be_left_out_and_alpha_given_for_logs(rrcm_report, write_log
     assert json.loads((tmp_path / "report" / "report.json").read_text())["rows"][0]["guaranteed"]["alpha"] == 0.001
 
 
+def test_a_ledger_is_reported_at_its_own_radii_and_at_the_alpha_given(rrcm_report, write_adaptive_ledger):
+    result = rrcm_report(write_adaptive_ledger("run/ledger.sqlite"), "--alpha", "0.01", "--json", "-")
+    document = json.loads(result.stdout)
+    assert document["radii"] == [0.0, 0.25, 0.5, 1.0]
+    assert document["rows"][0]["guaranteed"]["alpha"] == 0.01
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
