@@ -161,7 +161,9 @@ def _show(result: "CertificationResult", recipe: CertifyConfig) -> None:
     for level in result.levels:
         if level.certificates:
             seconds = sum(c.seconds for c in level.certificates) / len(level.certificates)
-            console.print(f"σ {level.sigma:g}: {seconds:.3g} s per image on average, {level.log}", highlight=False, soft_wrap=True)
+            console.print(
+                f"σ {level.sigma:g}: {seconds:.3g} s per image on average, {level.log}", highlight=False, soft_wrap=True
+            )
     if result.audited:
         console.print(f"audited: {result.audited} blocks counted by a second worker", highlight=False)
     console.print(f"ledger: {result.ledger}", highlight=False, soft_wrap=True)
