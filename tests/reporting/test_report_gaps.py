@@ -154,3 +154,14 @@ def test_equal_radii_have_no_interval_of_their_mean(write_log):
     report = build_report([Source(write_log("sigma_0.25.tsv", [(i, 1, 1, 0.616, 1) for i in range(4)]))], [0.5])
     assert np.isnan([report.summary.rows[0].acr.low, report.summary.rows[0].acr.high]).all()
     assert "±0.000" not in printed(report)
+
+
+def test_a_report_of_radii_that_nothing_is_known_of_is_all_dashes(write_adaptive_ledger, write_fixed_ledger, tmp_path):
+    paths = write_adaptive_ledger("ledger.sqlite", (0.25, 0.5)), write_fixed_ledger("fixed.sqlite")
+    report = build_report([Source(path) for path in paths], [2.5], dataset="cifar10")
+    report.write(tmp_path / "out", figures=False)
+    assert [row.certified_accuracy for row in report.summary.rows] == [{}, {}, {}]
+    assert [envelope.best for envelope in report.summary.envelopes] == [{}, {}]
+    assert report.summary.comparisons[0].accuracy == {}
+    assert "nan" not in report.markdown() + report.latex() + report.html()
+    assert printed(report).count("±") == 3  # of ACR
