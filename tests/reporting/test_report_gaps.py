@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from rrcm_dist.certification.ledger.reader import FailedImage
+from rrcm_dist.certification.log import log_name, write_log
 from rrcm_dist.certification.statistics import bounds, confidence_sequence
+from rrcm_dist.certification.statistics.certificates import ImageCounts, certify_counts
 from rrcm_dist.config.schema import DEFAULT_RADII
 from rrcm_dist.reporting.certificates import OUT_OF_REACH, UNDECIDED, Source
+from rrcm_dist.reporting.reading.logs import read_log
 from rrcm_dist.reporting.report import build_report
 from rrcm_dist.reporting.tables import terminal_tables
 
@@ -165,3 +169,16 @@ def test_a_report_of_radii_that_nothing_is_known_of_is_all_dashes(write_adaptive
     assert report.summary.comparisons[0].accuracy == {}
     assert "nan" not in report.markdown() + report.latex() + report.html()
     assert printed(report).count("±") == 3  # of ACR
+
+
+def test_an_image_given_up_counts_as_not_certified_in_the_log_as_in_the_ledger(tmp_path):
+    certificates = certify_counts([ImageCounts(0, "zero", 1, 0.5, np.array([0, 10]), np.array([5, 995]), 1.0)], 0.001)
+    path = tmp_path / log_name(0.5)
+    write_log(path, certificates, 0.5, 0.001, [FailedImage(3, "three", 1, "NaN")])
+    (run,) = read_log(path)
+    assert run.image.tolist() == [0, 3]
+    assert run.correct.tolist() == [True, False]
+    assert run.failed.tolist() == [False, True]
+    assert run.draws[0] == 1010
+    assert np.isnan(run.draws[1])
+    assert "1 of 2 images" in build_report([Source(path)], dataset="none").markdown()

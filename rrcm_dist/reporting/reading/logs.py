@@ -226,7 +226,9 @@ def _certificates(path: Path, name: str | None, sigma: float, alpha: float | Non
         raise InvalidInput(f"{path}: σ = {sigma:g} cannot be, it must be above 0")
     _check_each_image_once(path, sigma, rows)
     rows = sorted(rows, key=lambda row: row.image)
-    agreement, known_as = _agreement(rows, sigma)
+    counted = [row for row in rows if row.n != 0]  # a log of ours has images that were given up, with no draw
+    agreement = np.full(len(rows), math.nan)
+    agreement[[row.n != 0 for row in rows]], known_as = _agreement(counted, sigma)
     return Certificates(
         name=name or family_in_path(path, sigma),
         sigma=sigma,
@@ -236,8 +238,9 @@ def _certificates(path: Path, name: str | None, sigma: float, alpha: float | Non
         radius=np.array([row.radius for row in rows], dtype=np.float64),
         seconds=np.array([row.seconds for row in rows], dtype=np.float64),
         agreement=agreement,
-        draws=np.array([math.nan if row.n is None else row.n + (row.n0 or 0) for row in rows], dtype=np.float64),
-        provenance=replace(_provenance(path, rows, sigma, alpha), agreement=known_as),
+        draws=np.array([row.n + (row.n0 or 0) if row.n else math.nan for row in rows], dtype=np.float64),
+        provenance=replace(_provenance(path, counted or rows, sigma, alpha), agreement=known_as),
+        failures={row.image: "no draw of it is in the log" for row in rows if row.n == 0},
     )
 
 
@@ -268,7 +271,7 @@ def _reach(rows: list[_Row], n: int | None, alpha: float | None, sigma: float) -
 def _agreement(rows: list[_Row], sigma: float) -> tuple[np.ndarray, str]:
     """float64 (N,): p_A from the counts where they stand there, else its lower bound, from its column or Φ(R/σ)."""
     counted = [row.successes / row.n for row in rows if row.successes is not None and row.n]
-    if len(counted) == len(rows) and max(counted) <= 1:
+    if len(counted) == len(rows) and max(counted, default=0) <= 1:
         return np.array(counted), "estimate"
     radii = np.array([row.radius if row.predict != ABSTAIN else math.nan for row in rows])
     stated = np.array([math.nan if row.p_lower is None else row.p_lower for row in rows])
