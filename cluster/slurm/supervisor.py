@@ -5,6 +5,7 @@ itself, in the newest good checkpoint. What is decided here is why a life ended 
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from cluster.site import SlurmSite
 from cluster.slurm.history import Cause, History, Life
 from cluster.slurm.job_facts import end_by_slurm, lost_nodes, node_address, why_asked
 from cluster.slurm.policy import goes_on
-from cluster.slurm.tools import ask, host_names, quoted
+from cluster.slurm.tools import ask, host_names
 from rrcm_dist.errors import RunFailure
 
 POLL_SECONDS = 0.2
@@ -76,7 +77,7 @@ class Supervisor:
         logs = Path(self.run) / "logs" / f"life-{life.number}"
         logs.mkdir(parents=True, exist_ok=True)
         command = self._srun_command(logs)
-        print(quoted(command), flush=True)
+        print(shlex.join(command), flush=True)
         # In a session of its own: srun passes on to the ranks what is sent to the batch step's processes as a group.
         self._srun = subprocess.Popen(
             command, env=self._environment(life), stdin=subprocess.DEVNULL, start_new_session=True

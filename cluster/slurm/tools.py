@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from collections.abc import Sequence
 
 from rrcm_dist.errors import InvalidInput, RunFailure
 
@@ -65,7 +64,7 @@ def queue_state(job: str) -> tuple[str, str] | None:
         state, _, reason = answer.stdout.strip().splitlines()[0].partition("|")
         return state, reason
     if answer.returncode and "Invalid job id" not in answer.stderr:
-        raise RunFailure(f"squeue does not answer: {answer.stderr.strip()}")
+        raise RunFailure(f"squeue does not answer: {' '.join(answer.stderr.splitlines()[-1:])}")
     return None
 
 
@@ -73,10 +72,3 @@ def accounted_state(job: str) -> str | None:
     """State of a job's last life in the accounting, such as 'COMPLETED'; None without sacct, or while it lags."""
     states = (ask("sacct", "-n", "-X", "-P", "-o", "State", "-j", job) or "").split()
     return states[0] if states else None
-
-
-def quoted(command: Sequence[str]) -> str:
-    """A command as one types it."""
-    import shlex
-
-    return shlex.join(command)
