@@ -117,7 +117,7 @@ def undisturbed(tmp_path_factory, digits):
     return weights(folder)
 
 
-@pytest.mark.parametrize(("nodes", "ranks_per_node"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("nodes", "ranks_per_node"), [pytest.param(1, 2, marks=pytest.mark.exhaustive), (2, 1)])
 def test_two_ranks_on_one_node_or_two_train_the_run_of_two_ranks_here(
     slurm, tmp_path, digits, undisturbed, nodes, ranks_per_node
 ):
@@ -127,6 +127,7 @@ def test_two_ranks_on_one_node_or_two_train_the_run_of_two_ranks_here(
     assert causes(tmp_path) == [Cause.DONE]
 
 
+@pytest.mark.exhaustive
 def test_four_ranks_on_two_nodes_train_the_same_run_to_rounding(slurm, tmp_path, digits, undisturbed):
     job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=2)
     assert slurm.wait_for_end(job, SECONDS) == "COMPLETED", tails(tmp_path)
@@ -158,7 +159,7 @@ def test_a_killed_rank_stops_all_and_the_run_goes_on(slurm, tmp_path, digits, un
 
 @pytest.mark.parametrize(("event", "cause"), [
     ("signal to the job", Cause.REQUEUED),
-    ("signal to the ranks", Cause.REQUEUED),
+    pytest.param("signal to the ranks", Cause.REQUEUED, marks=pytest.mark.exhaustive),
     ("time limit", Cause.TIME_LIMIT),
     ("preemption with grace", Cause.PREEMPTED),
 ])  # fmt: skip
@@ -189,6 +190,7 @@ def test_who_is_told_in_time_loses_no_step(slurm, tmp_path, digits, undisturbed,
     assert first.end_step == second.start_step >= 60
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_misses_its_limit_goes_on(slurm, tmp_path, digits, undisturbed):
     """Slurm does not requeue what it ends at the limit: the supervisor does."""
     job = submit(slurm, tmp_path, digits)
@@ -204,6 +206,7 @@ def test_a_run_that_misses_its_limit_goes_on(slurm, tmp_path, digits, undisturbe
     assert causes(tmp_path) == [Cause.TIME_LIMIT, Cause.DONE], tails(tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_who_is_preempted_without_grace_goes_on(slurm, tmp_path, digits, undisturbed):
     job = submit(slurm, tmp_path, digits, partition="low-now")
     wait_for_step(tmp_path, 60)
@@ -215,7 +218,7 @@ def test_who_is_preempted_without_grace_goes_on(slurm, tmp_path, digits, undistu
     assert causes(tmp_path) == [Cause.PREEMPTED, Cause.DONE], tails(tmp_path)
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_a_dead_node_is_replaced(slurm, tmp_path, digits, undisturbed, nodes):
     """The only one, with the supervisor on it, by the other; the second of two by itself, when it has power again."""
     job = submit(slurm, tmp_path, digits, nodes, 2 // nodes)
@@ -231,6 +234,7 @@ def test_a_dead_node_is_replaced(slurm, tmp_path, digits, undisturbed, nodes):
     assert causes(tmp_path) == [Cause.NODE_LOST, Cause.DONE], tails(tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_slurms_daemons_may_die_under_a_run(slurm, tmp_path, digits, undisturbed):
     job = submit(slurm, tmp_path, digits)
     slurm.wait_for_state(job, "RUNNING")
