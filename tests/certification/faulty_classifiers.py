@@ -46,7 +46,7 @@ class Faulty(nn.Module):
         for channel, fault in enumerate(told("marked").split()):
             if x[:, channel].mean() > 0.8:
                 logits = failing(logits, fault)
-        return logits.roll(1, dims=1) if told("lie") and lies() else logits
+        return logits.roll(1, dims=1) if told("lie") and in_worker() and lies() else logits
 
 
 def failing(logits, fault):
