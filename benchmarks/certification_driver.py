@@ -47,7 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     images = -(-arguments.blocks // (N // DRAWS + 1))
     with tempfile.TemporaryDirectory() as folder, ray_cluster(None, arguments.workers, dashboard=False):
-        crew = RayCrew(None, Share(cpus=1, gpus=0), arguments.workers, AnswersAtOnce)
+        crew = RayCrew(None, Share(cpus=1, gpus=0), arguments.workers, actor=AnswersAtOnce)
         _wait_for(crew, arguments.workers)
         driven, memory = _drive(crew, images, Path(folder))
         calls = _bare_calls(crew, images * (N // DRAWS + 1))
