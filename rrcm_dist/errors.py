@@ -4,6 +4,9 @@ The doors (`rrcm`, `python -m shards`, `python -m cluster`) print these without 
 A bug of our own is never one of these: it keeps its traceback.
 """
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 class RRCMError(Exception):
     """A problem that its reader can mend. `exit_code` is what the process ends with."""

@@ -17,7 +17,7 @@ import torch
 
 from rrcm_dist.certification.images import ImageSet, describe_selection, images_of_shards
 from rrcm_dist.certification.ledger.file import RunIdentity
-from rrcm_dist.certification.ledger.lock import is_written
+from rrcm_dist.certification.ledger.lock import refuse_if_written
 from rrcm_dist.certification.ledger.place import LEDGER_FILE
 from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
 from rrcm_dist.certification.ledger.writer import Ledger
@@ -36,11 +36,12 @@ from rrcm_dist.certification.workers.classifiers import (
     check_classes,
     identity_hash,
     source_of,
+    sources_of,
 )
 from rrcm_dist.certification.workers.worker import CountingRules, CountingWorker
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.data.index import load_index
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import InvalidInput
 from rrcm_dist.progress import progress_bar
 
 
@@ -85,8 +86,7 @@ def certify(
     if audit_every and pool is None:
         raise InvalidInput("an audit needs a second worker: ask for several (--workers 2), or for no audit")
     ledger_path = Path(config.output) / LEDGER_FILE
-    if is_written(ledger_path):
-        raise RunFailure(f"another process is writing {ledger_path}: wait for it, or choose another output folder")
+    refuse_if_written(ledger_path)
     if images is None:
         images = images_of_shards(load_index(config.data), config.image_size, config.images)
     for c in config.classifiers:
@@ -103,7 +103,7 @@ def certify(
         if pool:
             crew = pool.crew(config, rules, identities)
         else:
-            crew = OwnProcess(CountingWorker(classifiers.__getitem__, _sources(config), rules, own))
+            crew = OwnProcess(CountingWorker(classifiers.__getitem__, sources_of(config.classifiers), rules, own))
         stack.callback(crew.close)
         with _watchers(config, pool) as watchers:
             driver = Driver(ledger, images, _levels(config), crew, watchers, audit_every)
@@ -171,10 +171,6 @@ def _levels(config: CertifyConfig) -> list[Level]:
 def _rule_settings(config: CertifyConfig) -> dict[str, float]:
     """What the stopping rule is told besides radii, n and α."""
     return config.adaptive.model_dump(exclude={"first_block", "growth"})
-
-
-def _sources(config: CertifyConfig) -> dict[float, str]:
-    return {c.sigma: source_of(c) for c in config.classifiers}
 
 
 @contextmanager

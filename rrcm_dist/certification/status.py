@@ -9,7 +9,7 @@ from typing import Any
 from rrcm_dist.certification.ledger.lock import is_written
 from rrcm_dist.certification.ledger.place import ledger_at
 from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
-from rrcm_dist.certification.statistics.bounds import full_precision
+from rrcm_dist.certification.statistics.bounds import shortest
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def describe_status(status: Status) -> str:
         return f"{head}\n{'a run is starting' if status.running else 'nothing was drawn yet'}"
     grid = sorted({radius for level in levels for radius in level["radii"]})
     radii = [radius for radius in grid if any(_at(level, radius) for level in levels)] or [0.0]
-    rows = [("σ", "images", "failed", "draws", "saved", *(f"r {plain(radius)}" for radius in radii))]
+    rows = [("σ", "images", "failed", "draws", "saved", *(f"r {shortest(radius)}" for radius in radii))]
     rows += [_row(level, radii) for level in levels]
     lines = [head, *_aligned(rows), "certified accuracy in %, of the images decided so far", _speed(status)]
     for sigma, failures in status.failed.items():
@@ -117,11 +117,6 @@ def _speed(status: Status) -> str:
         f"running: {rate:,.0f} draws/s on {workers} worker{'s' * (workers != 1)}, {eta}; blocks queued "
         f"{now['blocks_queued']:,}, in flight {now['blocks_in_flight']:,}, retried {now['blocks_retried']:,}{audited}"
     )
-
-
-def plain(number: float) -> str:
-    """A radius as short as it can be without loss: '0', '0.25', '1'."""
-    return full_precision(number).removesuffix(".0")
 
 
 def _duration(seconds: float) -> str:

@@ -4,11 +4,9 @@ import errno
 import sys
 from collections.abc import Callable
 
-from rrcm_dist.errors import RRCMError
+from rrcm_dist.errors import INTERRUPTED, RRCMError
 from rrcm_dist.files import disk_failure
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 _INTERRUPTED_MESSAGE = "interrupted: everything finished so far is kept; the same command goes on from there"
 
 

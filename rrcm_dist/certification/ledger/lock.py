@@ -28,10 +28,18 @@ def lock_ledger(path: Path) -> IO[str]:
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 file.close()
-                raise RunFailure(
-                    f"another process is writing {path}: wait for it, or choose another output folder"
-                ) from error
+                raise _written(path) from error
             time.sleep(0.05)
+
+
+def refuse_if_written(path: Path) -> None:
+    """Raise what `lock_ledger` would raise where another process writes: for asking before anything costly starts."""
+    if is_written(path):
+        raise _written(path)
+
+
+def _written(path: Path) -> RunFailure:
+    return RunFailure(f"another process is writing {path}: wait for it, or choose another output folder")
 
 
 def is_written(path: Path) -> bool:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rrcm_dist.certification.blocks import Block
+from rrcm_dist.certification.workers.classifiers import build_classifier, identity_hash, source_of, sources_of
 from rrcm_dist.certification.workers.worker import Counted, CountingRules, CountingWorker, DeviceLost
 from rrcm_dist.config.schema import ClassifierConfig
 from rrcm_dist.errors import RRCMError
@@ -70,22 +72,18 @@ class CountingActor:
     def _build(self) -> Any:
         if self._setup.folder not in sys.path:
             sys.path.insert(0, self._setup.folder)
-        import torch
-
         setup = self._setup
         torch.set_num_threads(setup.threads)
         device = torch.device(setup.device)
         if setup.device == "cuda" and not torch.cuda.is_available():
             raise RRCMError("torch sees no GPU here, though Ray gave one")
         configs = {config.sigma: config for config in setup.classifiers}
-        sources = {sigma: config.function or str(config.checkpoint) for sigma, config in configs.items()}
+        sources = sources_of(setup.classifiers)
         worker = CountingWorker(lambda sigma: self._classifier(configs[sigma], device), sources, setup.rules, device)
         worker.load(next(iter(configs)))  # so that a worker that cannot work says so before it is given any
         return worker
 
     def _classifier(self, config: ClassifierConfig, device: Any) -> Any:
-        from rrcm_dist.certification.workers.classifiers import build_classifier, identity_hash, source_of
-
         setup = self._setup
         reference = setup.weights.get(config.sigma)
         if reference is not None:

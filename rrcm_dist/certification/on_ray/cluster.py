@@ -31,10 +31,8 @@ from types import ModuleType
 from typing import Any
 
 from rrcm_dist.certification.on_ray.address import check_cluster
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import INTERRUPTED, InvalidInput, RunFailure
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 FOLDER_PREFIX = "rrcm-ray-"
 RAY_FOLDER = "ray"
 LONGEST_FOLDER = 39

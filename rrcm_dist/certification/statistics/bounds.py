@@ -82,6 +82,11 @@ def full_precision(value: float) -> str:
     return repr(float(value))
 
 
+def shortest(value: float) -> str:
+    """`full_precision` without a fraction of zero: '0', '0.25', '1'."""
+    return full_precision(value).removesuffix(".0")
+
+
 def check_alpha(alpha: float) -> None:
     """Raise `InvalidInput` unless α is a probability strictly between 0 and 1."""
     if not 0.0 < alpha < 1.0:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rrcm_dist.certification.statistics.bounds import full_precision
+from rrcm_dist.certification.statistics.bounds import shortest
 from rrcm_dist.certification.watching.snapshot import LevelState, Snapshot
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.tracking import start_run
@@ -112,7 +112,7 @@ def point(snapshot: Snapshot) -> dict[str, float]:
         values |= {f"{name}/draws": level.draws, f"{name}/draws_saved": level.draws_saved}
         if level.decided + level.failed:
             for radius, accuracy in zip(level.radii, accuracies(level), strict=True):
-                values[f"{name}/certified_accuracy_at_{full_precision(radius).removesuffix('.0')}"] = accuracy
+                values[f"{name}/certified_accuracy_at_{shortest(radius)}"] = accuracy
     return values
 
 

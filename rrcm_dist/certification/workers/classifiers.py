@@ -5,7 +5,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -41,6 +41,11 @@ def build_classifier(config: ClassifierConfig, attention: str, device: torch.dev
 def source_of(config: ClassifierConfig) -> str:
     """Where the classifier comes from, for people."""
     return config.function or str(config.checkpoint)
+
+
+def sources_of(configs: Iterable[ClassifierConfig]) -> dict[float, str]:
+    """`source_of` each, by σ."""
+    return {config.sigma: source_of(config) for config in configs}
 
 
 def call_function(name: str, sigma: float) -> nn.Module:
