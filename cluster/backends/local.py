@@ -9,8 +9,7 @@ from pathlib import Path
 from cluster.job import Job
 from cluster.rank_processes import RankFailure, RankProcess, run_together
 from cluster.site import LocalSite
-from rrcm_dist.cli.door import INTERRUPTED
-from rrcm_dist.errors import InvalidInput
+from rrcm_dist.errors import INTERRUPTED, InvalidInput
 
 LOOPBACK = "127.0.0.1"
 

@@ -5,7 +5,8 @@ import signal
 import sys
 from types import FrameType
 
-from rrcm_dist.cli.door import INTERRUPTED, enter
+from rrcm_dist.cli.door import enter
+from rrcm_dist.errors import INTERRUPTED
 
 PLACES = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from rrcm_dist.cli.door import INTERRUPTED
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import INTERRUPTED, InvalidInput, RunFailure
 
 if TYPE_CHECKING:
     from rrcm_dist.distributed.world import World

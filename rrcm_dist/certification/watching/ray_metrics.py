@@ -19,7 +19,7 @@ gauge that is not set again for 20 s, so charts end with the run.
 import logging
 from collections.abc import Mapping
 
-from rrcm_dist.certification.statistics.bounds import full_precision
+from rrcm_dist.certification.statistics.bounds import shortest
 from rrcm_dist.certification.watching.snapshot import LevelState, Snapshot
 
 PREFIX = "rrcm_certify_"
@@ -101,7 +101,7 @@ class RayMetrics:
             self._set(name, getattr(level, name.removeprefix("images_")), sigma=sigma)
         done = level.decided + level.failed
         for number, certified in zip(level.radii, level.certified, strict=True) if done else ():
-            radius = full_precision(number).removesuffix(".0")
+            radius = shortest(number)
             self._set("certified_accuracy", certified / done, sigma=sigma, radius=radius)
 
     def _set(self, name: str, value: float, **tags: str) -> None:
