@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
@@ -161,7 +161,8 @@ def batches(
     With 0 workers, parts are made in this process when they are asked for. For `pin_memory` see `Assembly`.
     """
     assembly: Assembly[Batch] | None = None
-    loader = iter(_part_loader(maker, requests, workers, parts_ready))
+    with _termination_held():
+        loader = iter(_part_loader(maker, requests, workers, parts_ready))
     try:
         for made in loader:
             if isinstance(made, RRCMError):
@@ -209,6 +210,22 @@ def _part_loader(
     )
 
 
+@contextmanager
+def _termination_held() -> Iterator[None]:
+    """Hold SIGTERM back in this thread, and for good in every thread of the processes that it starts meanwhile.
+
+    Held only once a worker has begun, threads that libraries (Ray's) begin there at the fork still took the signal.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(_: int) -> None:
     """Leave signals that ask a run to stop to the training process, which needs its workers for the last step.
 
@@ -218,7 +235,6 @@ def _start_worker(_: int) -> None:
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_the_parent_says_so, args=(os.getppid(),), daemon=True).start()
 
 

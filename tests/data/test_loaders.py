@@ -262,6 +262,28 @@ def test_signals_that_ask_a_run_to_stop_leave_its_workers_working(photo_index, o
     assert len(list(batches)) == 38
 
 
+def test_threads_that_libraries_begin_at_the_fork_leave_sigterm_to_the_one_that_waits_for_it(
+    photo_index, order_of, pretrain_config
+) -> None:
+    beginning = [True]
+    sleeper = threading.Event()
+    os.register_at_fork(after_in_child=lambda: beginning and threading.Thread(target=sleeper.wait, daemon=True).start())
+    batches = pretraining_loader(photo_index, order_of(photo_index), pretrain_config(2), 0, 1, 0, 40)
+    next(batches), next(batches)
+    beginning.clear()
+    takers = [_threads_that_take_sigterm(worker.pid) for worker in multiprocessing.active_children()]
+    batches.close()
+    assert takers == [1, 1]
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def _threads_that_take_sigterm(pid: int | None) -> int:
+    held = [
+        (task / "status").read_text().split("SigBlk:")[1].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
+    ]
+    return sum(not int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in held)
+
+
 def _stuck(*_) -> None:
     time.sleep(3600)
 
