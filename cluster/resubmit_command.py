@@ -11,7 +11,7 @@ def command(run: RunArgument) -> None:
     """Queue a run again that ended before it was finished, as it was submitted last; it goes on where it was."""
     from cluster.backends.slurm import SlurmBackend
     from cluster.job import describe_job
-    from cluster.run_progress import newest_checkpoint
+    from cluster.record.progress import newest_checkpoint
     from cluster.site import SlurmSite
     from cluster.slurm.runs import find_run
     from rrcm_dist.errors import InvalidInput

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.job import Job
-from cluster.run_progress import newest_checkpoint
+from cluster.record.history import History
+from cluster.record.progress import newest_checkpoint
 from cluster.site import SlurmSite
 from cluster.slurm.checks import check_folder, check_site
-from cluster.slurm.history import History
 from cluster.slurm.runs import COMMENT
 from cluster.slurm.supervisor import Supervisor
 from cluster.slurm.tools import require_slurm
@@ -39,7 +39,7 @@ class SlurmBackend:
             raise InvalidInput(
                 f"{run} holds checkpoints: --resume auto goes on from the newest, or give another output"
             )
-        folder = _next_submission(run)
+        folder = History(run).next_submission()
         recipe = folder / "recipe.yaml"
         write_text(recipe, dump_recipe(job.resolved))
         try:
@@ -53,7 +53,7 @@ class SlurmBackend:
     def describe(self, job: Job) -> str:
         """The batch script, and what the job does; needs no Slurm."""
         job.check_ranks(self._site.ranks)
-        folder = _next_submission(job.folder.absolute())
+        folder = History(job.folder.absolute()).next_submission()
         executor = self._executor(job, folder)
         script = executor._make_submission_file_text(executor._submitit_command_str, "dry-run")
         supervisor = self._supervisor(job, folder)
@@ -109,12 +109,6 @@ class _Executor(SlurmExecutor):
     @classmethod
     def affinity(cls) -> int:
         return 2
-
-
-def _next_submission(run: Path) -> Path:
-    """A folder of its own: submitit finds results by job id alone, which begin anew when a cluster is set up anew."""
-    taken = [int(folder.name.split("-")[1]) for folder in (run / "slurm").glob("submission-*")]
-    return run / "slurm" / f"submission-{max(taken, default=0) + 1}"
 
 
 def _words(error: Exception) -> str:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from cluster.record.history import History
 from cluster.site import SlurmSite
-from cluster.slurm.history import History
 from cluster.slurm.tools import LIVE_STATES, ask, queue_state
 from rrcm_dist.errors import InvalidInput
 

@@ -5,8 +5,8 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from cluster.record.history import Cause
 from cluster.site import SLURM_EARLY_SECONDS
-from cluster.slurm.history import Cause
 from cluster.slurm.tools import host_names, show
 
 SAYS = re.compile(r"\*\*\* JOB \d+ ON \S+ CANCELLED AT \S+(?: DUE TO ([A-Z ]+))?")

@@ -38,7 +38,7 @@ def _logs(run: SubmittedRun, rank: int | None) -> list[Path]:
     of_ranks = sorted(newest.glob("rank-*.log"), key=_rank_of) if newest else []
     if rank is not None:
         return [log for log in of_ranks if _rank_of(log) == rank]
-    return [*run.folder.glob(f"slurm/submission-*/{run.job}_*_log.out"), *of_ranks]
+    return [*run.folder.glob(f"cluster/submission-*/{run.job}_*_log.out"), *of_ranks]
 
 
 def _print_new(run: SubmittedRun, rank: int | None, shown: dict[Path, int]) -> None:

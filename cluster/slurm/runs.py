@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.slurm.history import History
+from cluster.record.history import History
 from cluster.slurm.tools import LIVE_STATES, accounted_state, ask, queue_state, require_slurm
 from rrcm_dist.errors import InvalidInput
 
@@ -38,7 +38,7 @@ def find_run(name: str) -> SubmittedRun:
         raise InvalidInput(f"there is no run folder {folder}: name the `output` of a submitted run, or a job number")
     submissions = History(folder).jobs()
     if not submissions:
-        raise InvalidInput(f"{folder} was never submitted to Slurm: it has no slurm/jobs.jsonl")
+        raise InvalidInput(f"{folder} was never submitted to Slurm: it has no cluster/jobs.jsonl")
     return SubmittedRun(folder, submissions[-1])
 
 

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from cluster.run_progress import last_metrics, newest_checkpoint, total_steps
-from cluster.slurm.history import Life
+from cluster.record.history import Life
+from cluster.record.progress import last_metrics, newest_checkpoint, total_steps
 from cluster.slurm.runs import SubmittedRun, slurm_state
 from rrcm_dist.errors import RunFailure
 

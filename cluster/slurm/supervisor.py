@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from cluster.run_progress import newest_checkpoint, newest_step
+from cluster.record.history import Cause, History, Life
+from cluster.record.policy import goes_on
+from cluster.record.progress import newest_checkpoint, newest_step
 from cluster.site import SlurmSite
-from cluster.slurm.history import Cause, History, Life
 from cluster.slurm.job_facts import end_by_slurm, lost_nodes, node_address, why_asked
-from cluster.slurm.policy import goes_on
 from cluster.slurm.tools import ask, host_names
 from rrcm_dist.errors import RunFailure
 

@@ -8,10 +8,10 @@ import pytest
 from tiny import pretrain_recipe
 
 from cluster.__main__ import main
-from cluster.run_progress import newest_checkpoint
+from cluster.record.history import Cause, History
+from cluster.record.progress import newest_checkpoint
 from cluster.site import SITES, SlurmSite, load_site
 from cluster.slurm.checks import _gpus, minutes
-from cluster.slurm.history import Cause, History
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.yaml_text import read_yaml
 from rrcm_dist.errors import InvalidInput

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from slurm_hosts import wait_for
 from tiny import pretrain_recipe
 
-from cluster.slurm.history import Cause, History
+from cluster.record.history import Cause, History
 from rrcm_dist.config.load import dump_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
@@ -69,7 +69,7 @@ def wait_for_step(folder, step):
 
 
 def tails(folder):
-    logs = sorted((folder / "run").glob("logs/*/*.log")) + sorted((folder / "run").glob("slurm/*/*.out"))
+    logs = sorted((folder / "run").glob("logs/*/*.log")) + sorted((folder / "run").glob("cluster/*/*.out"))
     return "\n".join(f"{log}: {log.read_text()[-1500:]}" for log in logs)
 
 

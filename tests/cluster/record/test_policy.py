@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cluster.slurm.history import Cause, History, Life
-from cluster.slurm.policy import goes_on
+from cluster.record.history import Cause, History, Life
+from cluster.record.policy import goes_on
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,7 +47,7 @@ def test_a_resubmitted_run_begins_its_count_anew():
 def test_a_life_that_ended_without_a_word_lost_its_node(tmp_path):
     history = History(tmp_path)
     history.begin("7", 0)
-    with open(tmp_path / "slurm" / "lives.jsonl", "a") as file:
+    with open(tmp_path / "cluster" / "lives.jsonl", "a") as file:
         file.write('{"life": 0, "event": "end')  # the disk was full, or the node died
     assert history.lives()[0].cause is None
     history.end(history.begin("7", 25), Cause.DONE, 30, "well")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cluster.slurm.history import Cause, Life
+from cluster.record.history import Cause, Life
 
 WITHOUT_LIMIT = {Cause.TIME_LIMIT, Cause.PREEMPTED, Cause.REQUEUED, Cause.NODE_LOST}
 

@@ -1,8 +1,8 @@
-"""What a run's folder keeps of its life under Slurm; lines are only ever appended.
+"""What a run's folder keeps of its jobs and their lives; lines are only ever appended.
 
-slurm/jobs.jsonl     one line a submission: job, time, kind, recipe, command, working folder, site
-slurm/lives.jsonl    one line when a life of the job begins, one when it ends: life, event, time, job, step, cause, …
-slurm/submission-N/  what submitit keeps of a submission: its log, and the recipe that it runs
+cluster/jobs.jsonl     one line a submission: job, time, kind, recipe, command, working folder, site
+cluster/lives.jsonl    one line when a life of the job begins, one when it ends: life, event, time, job, step, cause, …
+cluster/submission-N/  of a submission: the log of its job, and the recipe that it runs
 logs/life-K/rank-R.log
 """
 
@@ -32,7 +32,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Life:
-    """One life of a job: from when Slurm started it to when it stopped it."""
+    """One life of a job: from when it was started to when it stopped."""
 
     number: int
     """Counts on over all jobs of the run."""
@@ -52,7 +52,7 @@ class History:
     """The history of one run folder."""
 
     def __init__(self, run: Path) -> None:
-        self.folder = run / "slurm"
+        self.folder = run / "cluster"
         self._jobs, self._lives = self.folder / "jobs.jsonl", self.folder / "lives.jsonl"
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -63,6 +63,11 @@ class History:
         """Remember a submission: what is run on what, by which command it was asked for."""
         about = {"kind": kind, "recipe": str(recipe), "command": command, "working_folder": os.getcwd(), "site": site}
         _append(self._jobs, {"job": job, "time": _now(), **about})
+
+    def next_submission(self) -> Path:
+        """Folder for a submission to come: of its own, as the same job number may come again on another cluster."""
+        taken = [int(folder.name.split("-")[1]) for folder in self.folder.glob("submission-*")]
+        return self.folder / f"submission-{max(taken, default=0) + 1}"
 
     def lives(self) -> list[Life]:
         """Oldest first."""
