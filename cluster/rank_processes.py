@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -30,6 +31,8 @@ class RankProcess:
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
+    end_with_parent: signal.Signals = signal.SIGTERM
+    """What the kernel sends it when the thread that started it dies."""
     _process: subprocess.Popen | None = field(default=None, repr=False)
     _log_start: int = 0
 
@@ -47,7 +50,7 @@ class RankProcess:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_stop_with_parent,
+                preexec_fn=partial(_end_with_parent, self.end_with_parent),
             )
 
     @property
@@ -178,7 +181,7 @@ def _passing_on_signals(ranks: Sequence[RankProcess]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _stop_with_parent() -> None:
-    """In a rank, before it begins: if the launcher is killed, Linux sends it SIGTERM, so that none is left over."""
+def _end_with_parent(number: int) -> None:
+    """In a rank, before it begins: if the launcher is killed, Linux sends it a signal, so that none is left over."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
