@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from rrcm_dist.certification.on_ray import cluster as ray_cluster
+from rrcm_dist.certification.on_ray import folder as ray_folder
 from rrcm_dist.certification.run import certify
 from rrcm_dist.config.load import load_recipe
 
@@ -173,6 +173,6 @@ def sweep(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As every start does: one of two folders is gone, that of a killed run, and one that is in use stays."""
     assert len(list(folder.glob("rrcm-ray-*/"))) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(ray_cluster, "NOT_YET_LOCKED_SECONDS", 0)
-        ray_cluster._sweep(folder)
+        patch.setattr(ray_folder, "NOT_YET_LOCKED_SECONDS", 0)
+        ray_folder._sweep(folder)
     assert len(list(folder.glob("rrcm-ray-*/"))) == 1

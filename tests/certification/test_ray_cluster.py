@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from rrcm_dist.certification.on_ray import address as ray_address
-from rrcm_dist.certification.on_ray import cluster as module
+from rrcm_dist.certification.on_ray import folder as module
 from rrcm_dist.certification.on_ray.address import ANSWER_SECONDS, check_cluster
 from rrcm_dist.certification.on_ray.cluster import RayFacts, ray_cluster
 from rrcm_dist.errors import InvalidInput, RunFailure
@@ -233,6 +233,10 @@ def test_the_folder_of_a_killed_run_is_swept_by_the_next_and_one_in_use_is_not(
     module._sweep(left.parent)
     assert left.exists()  # too young to say
     monkeypatch.setattr(module, "NOT_YET_LOCKED_SECONDS", 0)
+    (left / module.HOST_FILE).write_text("another host that shares this /tmp")
+    module._sweep(left.parent)
+    assert left.exists()
+    (left / module.HOST_FILE).unlink()
     module._sweep(left.parent)
     assert not left.exists()
     assert embedded.token_file.exists()

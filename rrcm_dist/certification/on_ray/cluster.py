@@ -12,17 +12,13 @@ its process, killed or not; after SIGKILL the workers take 2 s, two agents a min
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,15 +27,10 @@ from types import ModuleType
 from typing import Any
 
 from rrcm_dist.certification.on_ray.address import check_cluster
+from rrcm_dist.certification.on_ray.folder import RAY_FOLDER, private_folder
 from rrcm_dist.errors import INTERRUPTED, InvalidInput, RunFailure
 
-FOLDER_PREFIX = "rrcm-ray-"
-RAY_FOLDER = "ray"
-LONGEST_FOLDER = 39
-"""Of a unix socket's 107 bytes, `/ray/session_<date>_<time>_<pid>/sockets/plasma_store` takes up to 68."""
 MOST_OBJECT_STORE_BYTES = 4 * 2**30
-NOT_YET_LOCKED_SECONDS = 60
-"""A folder this young may belong to a process that has not locked it yet."""
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +90,7 @@ def _import_ray() -> ModuleType:
 
 @contextmanager
 def _embedded(ray: ModuleType, cpus: int | None, dashboard: bool) -> Iterator[RayFacts]:
-    with _private_folder() as folder:
+    with private_folder() as folder:
         token_file = folder / "token"
         token_file.touch(mode=0o600)
         token_file.write_text(secrets.token_hex(32))
@@ -238,41 +229,6 @@ def _pages_kept_off_the_terminal(ray: ModuleType) -> Iterator[None]:
         yield
     finally:
         worker.print_to_stdstream = printing
-
-
-@contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A new folder, readable by this user alone and locked while it is used; folders of killed runs are swept first."""
-    parent = Path(tempfile.gettempdir())
-    if len(str(parent / f"{FOLDER_PREFIX}XXXXXXXX")) > LONGEST_FOLDER:
-        parent = Path("/tmp")
-    _sweep(parent)
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent))
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def _sweep(parent: Path) -> None:
-    for folder in parent.glob(f"{FOLDER_PREFIX}*/"):
-        try:
-            if time.time() - folder.stat().st_ctime < NOT_YET_LOCKED_SECONDS:
-                continue
-            lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:  # another user's, or just gone
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            folder.with_name(f"{folder.name}.json").unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # in use
-            pass
-        finally:
-            os.close(lock)
 
 
 @contextmanager
