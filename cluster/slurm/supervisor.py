@@ -6,33 +6,26 @@ itself, in the newest good checkpoint. What is decided here is why a life ended 
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from cluster.record.history import Cause, History, Life
 from cluster.record.policy import goes_on
 from cluster.record.progress import newest_checkpoint, newest_step
 from cluster.site import SlurmSite
-from cluster.slurm.job_facts import end_by_slurm, lost_nodes, node_address, why_asked
+from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
+from cluster.slurm.job_facts import lost_nodes, node_address
 from cluster.slurm.tools import ask, host_names
 from rrcm_dist.errors import RunFailure
 
-POLL_SECONDS = 0.2
 ASK_AGAIN_SECONDS = 10.0
 SETTLE_SECONDS = 1.0
 """After srun's end: what ends the ranks may end the job, too, and says so a little later."""
 FIRST_PORT, PORTS = 12000, 16000
 """Where the ranks meet, by job: below the ports that the system deals out by itself."""
-REQUEUE_SECONDS = 600.0
-"""For so long a silent controller is asked again."""
-LET_GO_SECONDS = 30.0
-"""So long after it was requeued Slurm has to end this life; a job that ends first might count as completed."""
 REFUSED = 2
 """Exit code of a rank that was asked for wrongly (`InvalidInput`)."""
 
@@ -49,25 +42,17 @@ class Supervisor:
 
     def __call__(self) -> str:
         """Live one life; returns its cause in words. Raises `RunFailure` where the run ends for a failure."""
-        from submitit.core.utils import JobPaths
-
-        self._asked = False
-        self._terminated = False
-        signal.signal(signal.SIGUSR2, self._make_way)
-        signal.signal(signal.SIGTERM, self._end)
-        signal.signal(signal.SIGCONT, signal.SIG_IGN)
-        run, self._job = Path(self.run), os.environ["SLURM_JOB_ID"]
-        self._log = JobPaths(os.environ["SUBMITIT_FOLDER"], self._job).stdout
-        self._log_start = self._log.stat().st_size
+        run, self._step = Path(self.run), BatchStep()
         history = History(run)
-        life = history.begin(self._job, newest_step(run))
+        life = history.begin(self._step.job, newest_step(run))
         print(f"life {life.number} of {run}, from step {life.start_step}", flush=True)
         cause, detail = self._live(life)
         history.end(life, cause, newest_step(run), detail)
         print(f"life {life.number} ended: {cause}{f' ({detail})' if detail else ''}", flush=True)
         again, why_not = goes_on(history.lives(), self.site.crashes_allowed)
-        if again:
-            self._requeue(cause)
+        # Slurm has requeued what it ends, unless for its time limit.
+        if again and (not self._step.terminated or cause is Cause.TIME_LIMIT):
+            self._step.requeue(f"python -m cluster resubmit {run}")
         self._srun.wait()  # of a job that Slurm ends, the ranks keep a checkpoint meanwhile
         if not again and cause in (Cause.CRASHED, Cause.REFUSED):
             raise RunFailure("; ".join(filter(None, [f"{cause}: {detail}", why_not])))
@@ -83,13 +68,13 @@ class Supervisor:
             command, env=self._environment(life), stdin=subprocess.DEVNULL, start_new_session=True
         )
         asked_at = float("-inf")
-        while self._srun.poll() is None and not self._terminated:
-            if self._asked and time.monotonic() - asked_at > ASK_AGAIN_SECONDS:
+        while self._srun.poll() is None and not self._step.terminated:
+            if self._step.asked and time.monotonic() - asked_at > ASK_AGAIN_SECONDS:
                 asked_at = time.monotonic()
                 print("the job is to make way: the ranks are asked to keep a checkpoint and end", flush=True)
-                ask("scancel", "--signal=TERM", f"{self._job}.0")
+                ask("scancel", "--signal=TERM", f"{self._step.job}.0")
             time.sleep(POLL_SECONDS)
-        if not self._terminated:
+        if not self._step.terminated:
             time.sleep(SETTLE_SECONDS)
         return self._cause(life, self._srun.poll())
 
@@ -97,10 +82,8 @@ class Supervisor:
         newest = newest_checkpoint(Path(self.run))
         if code == 0 and newest and newest.finished:
             return Cause.DONE, ""
-        if self._terminated:
-            return end_by_slurm(self._log, self._log_start)
-        if self._asked or code == 0:
-            return why_asked(self._job, self.site.seconds_before_limit)
+        if self._step.terminated or self._step.asked or code == 0:
+            return self._step.why(self.site.seconds_before_limit)
         if lost := lost_nodes(os.environ["SLURM_JOB_NODELIST"], life.started):
             return Cause.NODE_LOST, ", ".join(lost)
         if code == REFUSED:
@@ -130,28 +113,5 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
             **self.site.environment,
             "MASTER_ADDR": node_address(first),
-            "MASTER_PORT": str(FIRST_PORT + (int(self._job) + 1009 * life.number) % PORTS),
+            "MASTER_PORT": str(FIRST_PORT + (int(self._step.job) + 1009 * life.number) % PORTS),
         }
-
-    def _make_way(self, number: int, frame: FrameType | None) -> None:
-        """USR2: the limit is near, or something else wants the nodes."""
-        self._asked = True
-
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        """SIGTERM: Slurm ends the job, the ranks too, within seconds."""
-        self._terminated = True
-
-    def _requeue(self, cause: Cause) -> None:
-        """Put the job back into the queue, unless Slurm has done so already; return when Slurm ends this life."""
-        if self._terminated and cause is not Cause.TIME_LIMIT:
-            return
-        self._terminated = False
-        deadline = time.monotonic() + REQUEUE_SECONDS
-        while ask("scontrol", "requeue", self._job) is None:
-            if time.monotonic() > deadline:
-                raise RunFailure(f"job {self._job} could not be requeued: `python -m cluster resubmit {self.run}`")
-            time.sleep(5)
-        print(f"requeued at {datetime.now(UTC).isoformat(timespec='seconds')}", flush=True)
-        deadline = time.monotonic() + LET_GO_SECONDS
-        while not self._terminated and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
