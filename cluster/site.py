@@ -87,6 +87,34 @@ class SlurmSite(Part):
         return self
 
 
+class RaySite(Part):
+    """A Ray cluster that is there already, and how a run uses it.
+
+    Its nodes see the file system of the one that submits, and on it the same Python environment, by the same paths.
+    """
+
+    backend: Literal["ray"]
+    """Which backend the file is for."""
+    address: Annotated[str, Field(pattern=r"^https?://")]
+    """Of the cluster's dashboard, which takes jobs: http://HOST:8265."""
+    ranks: Count
+    """Processes that train together; a certification uses the whole cluster."""
+    cpus_per_rank: Count
+    """Cores of each rank, or of each worker of a certification: for its own threads and its decoding processes."""
+    gpus_per_rank: Annotated[int, Field(ge=0, le=1)]
+    """1: each rank has a GPU of its own; 0: they train on CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes CUDA where there is one."""
+    stop_seconds: Annotated[float, Field(ge=0)] = 10.0
+    """When one rank has ended badly, the others are killed after so long."""
+    cancel_seconds: Count = 60
+    """When the job is cancelled, so long do the ranks have to keep a checkpoint and end."""
+    crashes_allowed: Annotated[int, Field(ge=0)] = 3
+    """Crashes of one job after which it goes on by itself; lost nodes are not counted."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables that every rank gets: all settings of NCCL and gloo belong here."""
+
+
 Site = TypeVar("Site", bound=Part)
 
 
