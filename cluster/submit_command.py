@@ -9,10 +9,11 @@ from rrcm_dist.cli.options import OverridesArgument, RecipeArgument, ResumeOptio
 
 
 class Kind(StrEnum):
-    """What is run: the `rrcm` command of every rank."""
+    """What is run."""
 
     PRETRAIN = "pretrain"
     FINETUNE = "finetune"
+    CERTIFY = "certify"
 
 
 def command(
@@ -54,7 +55,7 @@ def command(
     good checkpoint.
     """
     from cluster.backends import open_backend
-    from cluster.job import describe_job
+    from cluster.jobs.describe import describe_job
 
     job = describe_job(kind.value, recipe, tuple(overrides or ()), resume)
     given = {"ranks": ranks, "threads": threads, "device": device}

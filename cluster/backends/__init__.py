@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from cluster.job import Job
+from cluster.jobs import Job
 from cluster.site import SITES, LocalSite, SlurmSite, backend_of, load_site
 from rrcm_dist.errors import InvalidInput
 

@@ -6,7 +6,8 @@ import socket
 import sys
 from pathlib import Path
 
-from cluster.job import Job
+from cluster.jobs import Job
+from cluster.jobs.training import TrainingJob
 from cluster.rank_processes import RankFailure, RankProcess, run_together
 from cluster.site import LocalSite
 from rrcm_dist.errors import INTERRUPTED, InvalidInput
@@ -32,12 +33,15 @@ class LocalBackend:
         return failures[0].exit_code
 
     def describe(self, job: Job) -> str:
-        """The command, and how many ranks execute it."""
+        """The command, and how many processes execute it."""
         ranks = self._count(job)
         command = shlex.join(job.command(self._site.device))
-        return f"{ranks} rank{'s' if ranks > 1 else ''} on this machine, each: {command}"
+        who = f"{ranks} ranks" if ranks > 1 else "1 rank"
+        return f"{who} on this machine, each: {command}"
 
     def _count(self, job: Job) -> int:
+        if not isinstance(job, TrainingJob):
+            return 1
         ranks = self._site.ranks or _visible_gpus(self._site.device) or 1
         job.check_ranks(ranks)
         return ranks

@@ -1,117 +1,74 @@
-"""A Slurm cluster: submitit queues the job, and a supervisor in its batch step keeps the run going."""
+"""A Slurm cluster: each job is queued with a batch step that keeps it going."""
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from cluster.job import Job
+from cluster.jobs import Job
+from cluster.jobs.training import TrainingJob
 from cluster.record.history import History
-from cluster.record.progress import newest_checkpoint
 from cluster.site import SlurmSite
+from cluster.slurm.batch import Batch, Resources
 from cluster.slurm.checks import check_folder, check_site
-from cluster.slurm.runs import COMMENT
 from cluster.slurm.supervisor import Supervisor
 from cluster.slurm.tools import require_slurm
-from rrcm_dist.config.load import dump_recipe
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_text
-
-try:
-    from submitit import SlurmExecutor
-except ImportError as error:
-    raise InvalidInput(f"submitit is not installed ({error}): pip install 'rrcm-dist[cluster]'") from None
 
 
 class SlurmBackend:
-    """Queues a job; does not wait for it."""
+    """Queues jobs; does not wait for them."""
 
     def __init__(self, site: SlurmSite) -> None:
         self._site = site
 
     def submit(self, job: Job) -> int:
         """Queue the job; returns 0. Raises `InvalidInput` for what cannot be, `RunFailure` where sbatch refuses."""
-        job.check_ranks(self._site.ranks)
+        number = self.queue(job)
+        print(f"job {number} is queued: `python -m cluster status {job.folder}`")
+        return 0
+
+    def queue(self, job: Job, after: Sequence[str] = ()) -> str:
+        """Queue the job, to start once those of the numbers `after` have ended well; returns its number."""
+        self._check(job)
         require_slurm()
         check_site(self._site)
         run = job.folder.absolute()
         check_folder(run)
-        if job.resume == "never" and newest_checkpoint(run):
-            raise InvalidInput(
-                f"{run} holds checkpoints: --resume auto goes on from the newest, or give another output"
-            )
         folder = History(run).next_submission()
         recipe = folder / "recipe.yaml"
-        write_text(recipe, dump_recipe(job.resolved))
-        try:
-            queued = self._executor(job, folder).submit(self._supervisor(job, folder))
-        except Exception as error:  # submitit's errors have no common class
-            raise RunFailure(f"the job was not queued: {_words(error)}") from error
-        History(run).add_job(queued.job_id, job.kind, recipe, sys.argv[1:], self._site.model_dump(mode="json"))
-        print(f"job {queued.job_id} is queued: `python -m cluster status {job.folder}`")
-        return 0
+        write_text(recipe, job.recipe_text())
+        number = self._batch(job, folder, after).queue(self._step(job, recipe))
+        History(run).add_job(number, job.kind, recipe, sys.argv[1:], self._site.model_dump(mode="json"))
+        return number
 
     def describe(self, job: Job) -> str:
         """The batch script, and what the job does; needs no Slurm."""
-        job.check_ranks(self._site.ranks)
+        self._check(job)
         folder = History(job.folder.absolute()).next_submission()
-        executor = self._executor(job, folder)
-        script = executor._make_submission_file_text(executor._submitit_command_str, "dry-run")
-        supervisor = self._supervisor(job, folder)
+        step = self._step(job, folder / "recipe.yaml")
         return "\n".join(
             [
-                script,
+                self._batch(job, folder, ()).script(),
                 f"# which starts {self._site.ranks} ranks by srun, on each of {self._site.nodes} nodes "
                 f"{self._site.ranks_per_node}:",
-                f"#   {' '.join(['python -m cluster.slurm.rank', *supervisor.command])}",
+                f"#   python -m cluster.slurm.rank {shlex.join(step.command)}",
                 f"# Its output: {folder}; that of the ranks: {job.folder.absolute()}/logs/life-K/rank-R.log",
             ]
         )
 
-    def _supervisor(self, job: Job, folder: Path) -> Supervisor:
-        command = [job.kind, str(folder / "recipe.yaml"), "--resume", "auto", "--device", self._site.device]
-        return Supervisor(str(job.folder.absolute()), command, self._site)
+    def _check(self, job: Job) -> None:
+        if not isinstance(job, TrainingJob):
+            raise InvalidInput(f"{job.kind} cannot run on Slurm in this version: choose another backend")
+        job.check_ranks(self._site.ranks)
+        job.check_start()
 
-    def _executor(self, job: Job, folder: Path) -> SlurmExecutor:
-        # `exec`: the supervisor itself, and no shell, is the batch step's first process, which gets Slurm's signals.
-        executor = _Executor(folder, python=f"exec {sys.executable}")
-        executor.update_parameters(**self._parameters(job))
-        return executor
+    def _step(self, job: Job, recipe: Path) -> Supervisor:
+        door = 3  # python -m rrcm_dist.cli.main, through which a rank goes by itself
+        return Supervisor(str(job.folder.absolute()), job.command(self._site.device, recipe)[door:], self._site)
 
-    def _parameters(self, job: Job) -> dict[str, Any]:
+    def _batch(self, job: Job, folder: Path, after: Sequence[str]) -> Batch:
         site = self._site
-        return {
-            "job_name": f"rrcm-{job.kind}-{job.resolved.name}",
-            "comment": f"{COMMENT}{job.folder.absolute()}",
-            "nodes": site.nodes,
-            "ntasks_per_node": site.ranks_per_node,
-            "cpus_per_task": site.cpus_per_rank,
-            "time": site.time_limit,
-            "wckey": None,
-            "use_srun": False,
-            "stderr_to_stdout": True,
-            # A signal that comes before the supervisor listens must not end it.
-            "setup": ["trap '' USR2", *site.setup],
-            **({"gpus_per_node": site.gpus_per_node} if site.gpus_per_node else {}),
-            **{key: value for key in ("partition", "account", "qos") if (value := getattr(site, key))},
-            **({"exclude": ",".join(site.exclude)} if site.exclude else {}),
-            "additional_parameters": {
-                **({"mem": site.memory} if site.memory else {}),
-                **site.options,
-                "signal": f"B:USR2@{site.seconds_before_limit}",
-                "requeue": True,
-            },
-        }
-
-
-class _Executor(SlurmExecutor):
-    """submitit's, which can be put together where there is no Slurm."""
-
-    @classmethod
-    def affinity(cls) -> int:
-        return 2
-
-
-def _words(error: Exception) -> str:
-    """What sbatch said, which submitit wraps."""
-    lines = [line for line in str(error).splitlines() if "sbatch: error" in line]
-    return "; ".join(line.split("sbatch: error: ")[-1] for line in lines) or str(error)
+        resources = Resources(site.cpus_per_rank, site.nodes, site.ranks_per_node, site.gpus_per_node, site.memory)
+        return Batch(job.folder.absolute(), folder, f"rrcm-{job.kind}-{job.name}", site, resources, after)

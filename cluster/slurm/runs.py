@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.record.history import History
+from cluster.slurm.batch import COMMENT
 from cluster.slurm.tools import LIVE_STATES, accounted_state, ask, queue_state, require_slurm
 from rrcm_dist.errors import InvalidInput
-
-COMMENT = "rrcm-run:"
-"""What the comment of every job of ours begins with; the run folder follows."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,18 @@
-"""A training run to start somewhere: what each of its ranks executes, checked before anything is queued."""
+"""A training run: what each of its ranks executes."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rrcm_dist.config.load import load_recipe
+from cluster.record.progress import newest_checkpoint
+from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One training run; every rank executes the same command and is told its place by environment variables."""
 
     kind: Literal["pretrain", "finetune"]
@@ -22,14 +23,30 @@ class Job:
     resolved: PretrainConfig | FinetuneConfig
 
     @property
+    def name(self) -> str:
+        """The recipe's."""
+        return self.resolved.name
+
+    @property
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.resolved.output)
 
-    def command(self, device: str) -> list[str]:
+    def recipe_text(self) -> str:
+        """The resolved recipe."""
+        return dump_recipe(self.resolved)
+
+    def command(self, device: str, recipe: Path | None = None) -> list[str]:
         """What a rank executes."""
         door = [sys.executable, "-m", "rrcm_dist.cli.main"]
+        if recipe is not None:
+            return [*door, self.kind, str(recipe), "--resume", "auto", "--device", device]
         return [*door, self.kind, self.recipe, *self.overrides, "--resume", self.resume, "--device", device]
+
+    def is_finished(self) -> bool:
+        """Whether its newest checkpoint is the last one."""
+        newest = newest_checkpoint(self.folder)
+        return newest is not None and newest.finished
 
     def check_ranks(self, ranks: int) -> None:
         """Raise `InvalidInput` unless so many ranks can share the batch; the same run comes of any that can."""
@@ -42,10 +59,9 @@ class Job:
                 f"{ranks} ranks cannot share data.streams {streams} evenly: choose {fitting} ranks, or other streams"
             )
 
-
-def describe_job(kind: Literal["pretrain", "finetune"], recipe: str, overrides: tuple[str, ...], resume: str) -> Job:
-    """The job, with its recipe resolved. Raises `InvalidInput` naming every problem of the recipe."""
-    if resume not in ("auto", "never"):
-        raise InvalidInput(f"--resume {resume!r} is not known: choose auto or never")
-    resolved = load_recipe(recipe, overrides, kind=kind)
-    return Job(kind, recipe, overrides, resume, resolved)
+    def check_start(self) -> None:
+        """Raise `InvalidInput` where the run shall begin anew in a folder that holds checkpoints."""
+        if self.resume == "never" and newest_checkpoint(self.folder):
+            raise InvalidInput(
+                f"{self.folder} holds checkpoints: --resume auto goes on from the newest, or give another output"
+            )
