@@ -4,6 +4,8 @@ Parameters are exact. A FLOP is a multiplication or an addition of a matrix prod
 optimiser are left out, as is usual. Memory is an estimate: allocators, kernels and communication take their own.
 """
 
+import math
+
 from rrcm_dist.config.parts import EncoderConfig, ProjectorConfig
 from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PretrainConfig
 
@@ -19,6 +21,12 @@ DETACHED_VIEWS = 1
 """The less noisy plain view, whose representation is only a key."""
 RESERVED_BYTES = 2e9
 """Context, communication buffers and workspaces: a guess, the same for all."""
+CHECKPOINT_NETWORKS = 5
+"""Size of a checkpoint in networks: two whole ones, and parameters and two moments in the engine's state."""
+PART = 32
+"""Most samples in a part of a training batch: many workers share one batch, and little memory waits in queues."""
+MOST_READY = 64
+"""Most parts that wait in queues, about 1 GB of shared memory at 224 pixels: some kernels allow few open files."""
 
 
 def tokens(encoder: EncoderConfig) -> int:
@@ -143,6 +151,23 @@ def memory_bytes(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> dict[str
         uses["target network"] = state_bytes
         uses["projector and loss"] = share * (hidden_values + similarities) * 12.0  # values, softmax, gradient
     return uses
+
+
+def checkpoint_bytes(recipe: PretrainConfig | FinetuneConfig) -> int:
+    """Room that one checkpoint is given on the disk."""
+    return CHECKPOINT_NETWORKS * 4 * network_parameters(recipe)
+
+
+def loader_queue_bytes(recipe: PretrainConfig | FinetuneConfig, ranks: int) -> int:
+    """Shared memory that the parts of batches take which one of `ranks` ranks keeps ready; 0 without workers."""
+    workers = recipe.data.workers
+    if not workers:
+        return 0
+    share, _ = shares(recipe, ranks)
+    ready = min(recipe.data.prefetch * math.ceil(share / PART), MOST_READY)
+    parts = workers * max(2, math.ceil(ready / workers))
+    views = 1 if isinstance(recipe, FinetuneConfig) else GRADIENT_VIEWS
+    return parts * min(PART, share) * views * CHANNELS * recipe.encoder.image_size**2
 
 
 def certification_draws(recipe: CertifyConfig, samples: int | None) -> int | None:

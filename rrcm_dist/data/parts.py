@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from rrcm_dist.config.estimate import MOST_READY, PART
 from rrcm_dist.data.batches import Assembly, Batch
 from rrcm_dist.data.decoding import DecodeError, EncodedImage
 from rrcm_dist.data.index import DatasetIndex
@@ -22,10 +23,6 @@ from rrcm_dist.data.order import SampleOrder
 from rrcm_dist.data.reading import SampleReader
 from rrcm_dist.errors import RRCMError, RunFailure
 
-PART = 32
-"""Most samples in a part of a training batch: many workers share one batch, and little memory waits in queues."""
-MOST_READY = 64
-"""Most parts that wait in queues, about 1 GB of shared memory at 224 pixels: some kernels allow few open files."""
 REPLACEMENTS = 16
 """Samples tried in place of one that cannot be decoded."""
 UNREADABLE = -1

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from rrcm_dist.config.estimate import CHECKPOINT_NETWORKS
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.distributed.collectives import agree, first_problem, own_rank
 from rrcm_dist.distributed.world import World
@@ -92,10 +93,6 @@ def require_room(folder: Path, engine: Engine) -> None:
     for leftover in folder.glob(f".step-*{PARTIAL}"):
         shutil.rmtree(leftover, ignore_errors=True)
     require_free_space(folder, CHECKPOINT_NETWORKS * engine.network_bytes(), "a checkpoint")
-
-
-CHECKPOINT_NETWORKS = 5
-"""Size of a checkpoint in networks: two whole ones, and parameters and two moments in the engine's state."""
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, Progress] | None:
