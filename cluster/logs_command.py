@@ -16,7 +16,7 @@ def command(
     lines: Annotated[int, typer.Option(min=0, help="How many of each log's last lines to begin with.")] = 20,
 ) -> None:
     """What the ranks of a submitted run print, in its newest life; with -f until the job has ended."""
-    from cluster.slurm.logs import show_logs
-    from cluster.slurm.runs import find_run
+    from cluster.watching.logs import show_logs
+    from cluster.watching.runs import find_run
 
     show_logs(find_run(run), rank, lines, follow)

@@ -17,8 +17,8 @@ def go_through(*also: signal.Signals) -> NoReturn:
     signals that ask it to stop as SIGTERM does.
     """
     signal.signal(signal.SIGTERM, _stop_before_training)
-    for number in also:
-        signal.signal(number, _stop)
+    for asking in also:
+        signal.signal(asking, _stop)
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from rrcm_dist.cli.main import build_app
 

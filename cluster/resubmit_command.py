@@ -9,10 +9,9 @@ from cluster.options import RunArgument
 
 def command(run: RunArgument) -> None:
     """Queue a run again that ended before it was finished, as it was submitted last; it goes on where it was."""
-    from cluster.backends.slurm import SlurmBackend
+    from cluster.backends import backend_of_submission
     from cluster.jobs.describe import describe_job
-    from cluster.site import SlurmSite
-    from cluster.slurm.runs import find_run
+    from cluster.watching.runs import find_run
     from rrcm_dist.errors import InvalidInput
 
     found = find_run(run)
@@ -21,4 +20,4 @@ def command(run: RunArgument) -> None:
     job = describe_job(last["kind"], last["recipe"], (), "auto")
     if job.is_finished():
         raise InvalidInput(f"{found.folder} is finished: nothing is left to do")
-    raise typer.Exit(SlurmBackend(SlurmSite.model_validate(last["site"])).submit(job))
+    raise typer.Exit(backend_of_submission(last).submit(job))

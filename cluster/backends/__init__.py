@@ -7,7 +7,9 @@ from cluster.jobs import Job
 from cluster.site import SITES, LocalSite, SlurmSite, backend_of, load_site
 from rrcm_dist.errors import InvalidInput
 
-AVAILABLE = ("local", "slurm")
+Site = LocalSite | SlurmSite
+KINDS: dict[str, type[Site]] = {"local": LocalSite, "slurm": SlurmSite}
+AVAILABLE = tuple(KINDS)
 PLANNED = ("ray",)
 """Not available yet."""
 
@@ -41,15 +43,28 @@ def open_backend(name: str | None, site: str | None, given: Mapping[str, Any]) -
     if name is not None and name != wanted:
         raise InvalidInput(f"{site} is for backend {wanted}: leave out --backend {name}, or give another site file")
     if wanted == "local":
+        return _backend_on(load_site(LocalSite, site or SITES / "local.yaml", given))
+    if site is None:
+        there = ", ".join(str(file) for file in sorted(SITES.glob(f"{wanted}*.yaml")))
+        raise InvalidInput(f"backend {wanted} needs the cluster's facts: --site FILE, after the example of {there}")
+    kind = KINDS[wanted]
+    if others := given.keys() - kind.model_fields.keys():
+        options = " and ".join(f"--{name}" for name in sorted(others))
+        raise InvalidInput(f"{options}: not for backend {wanted}; see the keys of {site}")
+    return _backend_on(load_site(kind, site, given))
+
+
+def backend_of_submission(submission: Mapping[str, Any]) -> Backend:
+    """That of a line of jobs.jsonl, with the site as it was."""
+    site = submission["site"]
+    return _backend_on(KINDS[site["backend"]].model_validate(site))
+
+
+def _backend_on(site: Site) -> Backend:
+    if isinstance(site, LocalSite):
         from cluster.backends.local import LocalBackend
 
-        return LocalBackend(load_site(LocalSite, site or SITES / "local.yaml", given))
-    if site is None:
-        there = ", ".join(str(file) for file in sorted(SITES.glob("slurm-*.yaml")))
-        raise InvalidInput(f"backend slurm needs the cluster's facts: --site FILE, after the example of {there}")
-    if local_only := given.keys() - SlurmSite.model_fields.keys():
-        options = " and ".join(f"--{name}" for name in sorted(local_only))
-        raise InvalidInput(f"{options}: for this machine only; {site} says nodes, ranks_per_node and cpus_per_rank")
+        return LocalBackend(site)
     from cluster.backends.slurm import SlurmBackend
 
-    return SlurmBackend(load_site(SlurmSite, site, given))
+    return SlurmBackend(site)

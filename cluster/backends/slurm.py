@@ -10,9 +10,10 @@ from cluster.jobs.training import TrainingJob
 from cluster.record.history import History
 from cluster.site import SlurmSite
 from cluster.slurm.batch import Batch, Resources
-from cluster.slurm.checks import check_folder, check_site
+from cluster.slurm.checks import check_site
 from cluster.slurm.supervisor import Supervisor
 from cluster.slurm.tools import require_slurm
+from cluster.watching.places import check_unowned
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_text
 
@@ -35,7 +36,7 @@ class SlurmBackend:
         require_slurm()
         check_site(self._site)
         run = job.folder.absolute()
-        check_folder(run)
+        check_unowned(run)
         folder = History(run).next_submission()
         recipe = folder / "recipe.yaml"
         write_text(recipe, job.recipe_text())

@@ -1,10 +1,7 @@
 """What can be known to be wrong before a job is queued."""
 
-from pathlib import Path
-
-from cluster.record.history import History
 from cluster.site import SlurmSite
-from cluster.slurm.tools import LIVE_STATES, ask, queue_state
+from cluster.slurm.tools import ask
 from rrcm_dist.errors import InvalidInput
 
 
@@ -42,17 +39,6 @@ def _check_account(account: str) -> None:
     known = ask("sacctmgr", "--noheader", "--parsable2", "show", "account", "format=Account")
     if known and account not in known.split():
         raise InvalidInput(f"there is no account {account}: choose {', '.join(known.split())}")
-
-
-def check_folder(run: Path) -> None:
-    """Raise `InvalidInput` if a job of ours, queued or running, owns the run folder."""
-    for job in History(run).jobs()[-1:]:
-        state = queue_state(job["job"])
-        if state is not None and state[0] in LIVE_STATES:
-            raise InvalidInput(
-                f"{run} belongs to job {job['job']}, which is {state[0]}: give another output, or end that one first "
-                f"(`python -m cluster cancel {run}`)"
-            )
 
 
 def minutes(text: str) -> int | None:

@@ -59,7 +59,7 @@ def test_a_dry_run_here_prints_the_command_of_a_rank(cluster):
     ([], "there is no Slurm on this machine (sbatch, squeue, scontrol, scancel not on PATH)"),
     (["data.streams=3"], "4 ranks cannot share data.streams 3 evenly"),
     (["--backend", "local"], "slurm-shared.yaml is for backend slurm: leave out --backend local"),
-    (["--ranks", "2"], "--ranks: for this machine only; "),
+    (["--ranks", "2"], "--ranks: not for backend slurm; "),
 ])  # fmt: skip
 def test_mistakes_are_told_before_anything_is_queued(cluster, arguments, told):
     code, _, err = submit(cluster, *arguments)
@@ -74,7 +74,7 @@ def test_mistakes_are_told_before_anything_is_queued(cluster, arguments, told):
     (
         "{backend: slurm, ranks_per_node: 1, gpus_per_node: 0, cpus_per_rank: 1, time_limit: 5, "
         "seconds_before_limit: 240}",
-        "time_limit 5 min leaves no time to train: the ranks may be asked to end 300 s before it",
+        "time_limit 5 min leaves no time to work: a job may be asked to end 300 s before it",
     ),
 ])  # fmt: skip
 def test_problems_of_a_site_file_are_told(cluster, text, told):
@@ -127,10 +127,10 @@ def test_the_status_is_told_from_the_run_folder_alone_where_slurm_is_silent(clus
     run.mkdir()
     code, _, err = cluster("status", run)
     assert code == 2
-    assert "was never submitted to Slurm" in err
+    assert "was never submitted" in err
 
     history = History(run)
-    history.add_job("7", "pretrain", run / "recipe.yaml", ["submit"], {})
+    history.add_job("7", "pretrain", run / "recipe.yaml", ["submit"], {"backend": "slurm"})
     history.end(history.begin("7", 0), Cause.PREEMPTED, 50, "Slurm says PENDING")
     history.begin("7", 50)
     checkpoint(run, 50)

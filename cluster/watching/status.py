@@ -1,18 +1,15 @@
-"""Where a submitted run stands, from Slurm's queue and accounting and from its folder."""
+"""Where a submitted run stands, from its scheduler and from its folder."""
 
 from datetime import UTC, datetime, timedelta
 
 from cluster.record.history import Life
 from cluster.record.progress import last_metrics, newest_checkpoint, total_steps
-from cluster.slurm.runs import SubmittedRun, slurm_state
+from cluster.watching.runs import SubmittedRun
 from rrcm_dist.errors import RunFailure
-
-HOPELESS = {"DependencyNeverSatisfied": "the job that it waits for failed: it will never start; cancel it"}
-"""Reasons of a pending job that no time will mend."""
 
 
 def describe_status(run: SubmittedRun) -> str:
-    """The status as a person reads it; what Slurm does not tell, the run folder does."""
+    """The status as a person reads it; what the scheduler does not tell, the run folder does."""
     newest = newest_checkpoint(run.folder)
     lives = run.history.lives()
     lines = [f"{run.folder}: job {run.job}, {_state(run, lives)}", _progress(run, lives)]
@@ -26,14 +23,10 @@ def describe_status(run: SubmittedRun) -> str:
 
 def _state(run: SubmittedRun, lives: list[Life]) -> str:
     try:
-        state, reason = slurm_state(run.job)
+        state, reason = run.place.state()
     except RunFailure as error:
-        return f"{_last_words(lives)} ({error})"
-    if not state:
-        return f"{_last_words(lives)} (Slurm has forgotten the job, or there is none here)"
-    if state == "PENDING":
-        return f"PENDING: {HOPELESS.get(reason, reason)}"
-    return state
+        state, reason = "", str(error)
+    return ": ".join(filter(None, [state, reason])) if state else f"{_last_words(lives)} ({reason})"
 
 
 def _last_words(lives: list[Life]) -> str:

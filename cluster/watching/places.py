@@ -1,0 +1,46 @@
+"""What the place where a job was submitted tells of it. One interface, a class with each scheduler."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from cluster.record.history import History
+from rrcm_dist.errors import InvalidInput
+
+
+class Place(Protocol):
+    """One submission, as its scheduler knows it."""
+
+    def state(self) -> tuple[str, str]:
+        """(state in the scheduler's word, why if that needs saying); ('', why) where it knows nothing of the job.
+
+        Raises `RunFailure` where it does not answer.
+        """
+
+    def is_live(self) -> bool:
+        """Whether the job runs or will run. Raises `RunFailure` where that cannot be known."""
+
+    def cancel(self) -> None:
+        """End the job. Raises `InvalidInput` where the scheduler cannot be reached from here."""
+
+    def log(self) -> bytes:
+        """What the job itself has printed so far, its ranks apart; empty where there is nothing."""
+
+
+def place_of(run: Path, submission: dict[str, Any]) -> Place:
+    """The place of a submission (a line of jobs.jsonl) of a run folder."""
+    if submission["site"]["backend"] == "slurm":
+        from cluster.slurm.place import SlurmPlace
+
+        return SlurmPlace(run, submission)
+    raise InvalidInput(f"{run} was submitted to {submission['site']['backend']!r}, which is not known here")
+
+
+def check_unowned(run: Path) -> None:
+    """Raise `InvalidInput` if a job of ours, queued or running, owns the run folder."""
+    for submission in History(run).jobs()[-1:]:
+        place = place_of(run, submission)
+        if place.is_live():
+            raise InvalidInput(
+                f"{run} belongs to job {submission['job']}, which is {place.state()[0]}: give another output, or end "
+                f"that one first (`python -m cluster cancel {run}`)"
+            )

@@ -1,0 +1,52 @@
+"""From what a user names, a run folder or a job, to the run and its jobs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.record.history import History
+from cluster.watching.places import Place, place_of
+from rrcm_dist.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class SubmittedRun:
+    """A run that was submitted at least once."""
+
+    folder: Path
+    submission: dict[str, Any]
+    """The last one: its line of jobs.jsonl."""
+
+    @property
+    def job(self) -> str:
+        """What its scheduler calls the last job."""
+        return self.submission["job"]
+
+    @property
+    def place(self) -> Place:
+        """Where the last job is."""
+        return place_of(self.folder, self.submission)
+
+    @property
+    def history(self) -> History:
+        """Of all jobs."""
+        return History(self.folder)
+
+
+def find_run(name: str) -> SubmittedRun:
+    """The run of a run folder or of a job. Raises `InvalidInput` where it is none of ours."""
+    folder = Path(name) if Path(name).exists() else _folder_of_job(name)
+    if not folder.is_dir():
+        raise InvalidInput(f"there is no run folder {folder}: name the `output` of a submitted run, or a job")
+    submissions = History(folder).jobs()
+    if not submissions:
+        raise InvalidInput(f"{folder} was never submitted: it has no cluster/jobs.jsonl")
+    return SubmittedRun(folder, submissions[-1])
+
+
+def _folder_of_job(name: str) -> Path:
+    if name.isdecimal():
+        from cluster.slurm.place import folder_of_job
+
+        return folder_of_job(name)
+    return Path(name)
