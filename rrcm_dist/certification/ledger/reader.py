@@ -85,6 +85,11 @@ class LedgerReader:
         with spoken_errors(self.path):
             return int(self._connection.execute("SELECT count(*) FROM images").fetchone()[0])
 
+    def draws(self) -> int:
+        """Draws counted until now, at all noise levels."""
+        with spoken_errors(self.path):
+            return int(self._connection.execute("SELECT coalesce(sum(draws), 0) FROM blocks").fetchone()[0])
+
     def failures(self, sigma: float) -> list[FailedImage]:
         """The images given up at `sigma`, by sample id."""
         query = (

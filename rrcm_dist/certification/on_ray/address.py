@@ -41,7 +41,7 @@ def check_cluster(ray: ModuleType, address: str) -> str:
     if token is not None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     _check_versions(ray, address, _cluster_metadata(address, token))
-    _check_member(address, _raylet_sockets(address, token))
+    _check_member(address, [node.raylet_socket_name for node in nodes_alive(address, token)])
     return address
 
 
@@ -129,12 +129,16 @@ def _cluster_metadata(address: str, token: Token | None) -> dict[str, Any]:
     return json.loads(reply.value) if reply.value else {}
 
 
-def _raylet_sockets(address: str, token: Token | None) -> list[str]:
+def nodes_alive(address: str, token: Token | None) -> list[Any]:
+    """Nodes of the cluster at HOST:PORT, each with Ray's own fields: is_head_node, resources_total, …
+
+    Raises `RunFailure` where it does not answer.
+    """
     gcs = _messages()
     request = gcs.GetAllNodeInfoRequest()
     reply = _ask(address, token, "NodeInfoGcsService/GetAllNodeInfo", request, gcs.GetAllNodeInfoReply)
     alive = 0  # GcsNodeInfo.GcsNodeState.ALIVE
-    return [node.raylet_socket_name for node in reply.node_info_list if node.state == alive]
+    return [node for node in reply.node_info_list if node.state == alive]
 
 
 def _messages() -> Any:
