@@ -32,6 +32,31 @@ class LocalSite(Part):
     """When one rank has ended badly, the others are killed after so long."""
 
 
+class CertificationJobs(Part):
+    """How a certification uses a Slurm cluster: a head job that lasts, and worker jobs that may come and go."""
+
+    workers: Annotated[int, Field(ge=0)] = 4
+    """Worker jobs, an array, each a node of the sweep's own Ray cluster; 0: the head job counts by itself."""
+    cpus_per_worker: Count | None = None
+    """Cores of a worker job, shared by its GPUs; null takes cpus_per_rank."""
+    gpus_per_worker: Annotated[int, Field(ge=0)] | None = None
+    """GPUs of a worker job; null takes one where gpus_per_node is not 0."""
+    worker_memory: str | None = None
+    """Memory of a worker job; null takes the partition's default."""
+    worker_partition: str | None = None
+    """Where worker jobs run, a preemptible one as well; null takes partition."""
+    worker_time_limit: Count | None = None
+    """Minutes of one life of a worker job, which then comes back; null takes time_limit."""
+    head_cpus: Count = 2
+    """Cores of the head job: for Ray's own processes and the ledger."""
+    head_memory: str | None = None
+    """Memory of the head job; null takes the partition's default."""
+    head_partition: str | None = None
+    """Where the head job runs, best a place without preemption; null takes partition."""
+    head_time_limit: Count | None = None
+    """Minutes of one life of the head job, which then goes on; null takes time_limit."""
+
+
 class SlurmSite(Part):
     """A part of a Slurm cluster, and how a run uses it."""
 
@@ -70,6 +95,8 @@ class SlurmSite(Part):
     """Lines of shell to run on the first node before anything else: module load, …"""
     environment: dict[str, str] = Field(default_factory=dict)
     """Variables that every rank gets: all settings of NCCL and gloo belong here."""
+    certification: CertificationJobs = Field(default_factory=CertificationJobs)
+    """How `submit certify` uses the cluster."""
 
     @property
     def ranks(self) -> int:
@@ -79,11 +106,17 @@ class SlurmSite(Part):
     @model_validator(mode="after")
     def _leaves_time(self) -> Self:
         earliest = self.seconds_before_limit + SLURM_EARLY_SECONDS
-        if self.time_limit * 60 <= earliest:
-            raise ValueError(
-                f"time_limit {self.time_limit} min leaves no time to train: the ranks may be asked to end {earliest} s "
-                "before it (seconds_before_limit, and 60 s by which Slurm may be early)"
-            )
+        limits = {
+            "time_limit": self.time_limit,
+            "certification.head_time_limit": self.certification.head_time_limit,
+            "certification.worker_time_limit": self.certification.worker_time_limit,
+        }
+        for key, limit in limits.items():
+            if limit is not None and limit * 60 <= earliest:
+                raise ValueError(
+                    f"{key} {limit} min leaves no time to work: a job may be asked to end {earliest} s before it "
+                    "(seconds_before_limit, and 60 s by which Slurm may be early)"
+                )
         return self
 
 
