@@ -1,6 +1,7 @@
 """A training run: what each of its ranks executes."""
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from cluster.record.progress import newest_checkpoint
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
+from rrcm_dist.training.run_folder import refuse_other_recipe
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,14 @@ class TrainingJob:
         return [*door, self.kind, self.recipe, *self.overrides, "--resume", self.resume, "--device", device]
 
     def is_finished(self) -> bool:
-        """Whether its newest checkpoint is the last one."""
+        """Whether its newest checkpoint is the last one of this very run."""
         newest = newest_checkpoint(self.folder)
-        return newest is not None and newest.finished
+        if newest is None or not newest.finished:
+            return False
+        with suppress(InvalidInput):
+            refuse_other_recipe(self.resolved)
+            return True
+        return False
 
     def check_ranks(self, ranks: int) -> None:
         """Raise `InvalidInput` unless so many ranks can share the batch; the same run comes of any that can."""
@@ -60,7 +67,8 @@ class TrainingJob:
             )
 
     def check_start(self) -> None:
-        """Raise `InvalidInput` where the run shall begin anew in a folder that holds checkpoints."""
+        """Raise `InvalidInput` where the folder holds another run, or checkpoints and the run shall begin anew."""
+        refuse_other_recipe(self.resolved)
         if self.resume == "never" and newest_checkpoint(self.folder):
             raise InvalidInput(
                 f"{self.folder} holds checkpoints: --resume auto goes on from the newest, or give another output"

@@ -12,8 +12,9 @@ from rrcm_dist.config import estimate
 from rrcm_dist.config.gpus import GPU, gpu_of_kind
 from rrcm_dist.config.keys import AnyRecipe
 from rrcm_dist.config.load import dump_recipe, load_recipe
+from rrcm_dist.config.paper import paper_recipes
 from rrcm_dist.config.parts import EncoderConfig
-from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PretrainConfig
+from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import gigabytes
 
@@ -82,10 +83,23 @@ def _sections(recipe: AnyRecipe, machine: Machine, samples: int | None) -> list[
         told += [(f"Fine-tuning, each: {title}", rows) for title, rows in _training(recipe.finetune, machine, samples)]
         certification = _certification(recipe.certify, recipe.finetune.encoder, "the demo's", machine, samples)
         return [*told, ("Certification, each", certification)]
+    if isinstance(recipe, PaperConfig):
+        return _paper(recipe, machine, samples)
     if isinstance(recipe, CertifyConfig):
         encoder, origin = _encoder_of(recipe)
         return [("Certification", _certification(recipe, encoder, origin, machine, samples))]
     return _training(recipe, machine, samples)
+
+
+def _paper(recipe: PaperConfig, machine: Machine, samples: int | None) -> list[tuple[str, Rows]]:
+    stages = paper_recipes(recipe)
+    told = [(f"Pre-training: {title}", rows) for title, rows in _training(stages.pretrain, machine, samples)]
+    for tuned in stages.finetune:
+        sections = _training(tuned, machine, samples)
+        told += [(f"Fine-tuning at σ {tuned.sigma:g}: {title}", rows) for title, rows in sections]
+    encoder = stages.finetune[0].encoder
+    certification = _certification(stages.certify, encoder, "the first fine-tuning's", machine, samples)
+    return [*told, ("Certification", certification)]
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PretrainConfig
+from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig, PretrainConfig
 
-AnyRecipe = PretrainConfig | FinetuneConfig | CertifyConfig | DemoConfig
+AnyRecipe = PretrainConfig | FinetuneConfig | CertifyConfig | DemoConfig | PaperConfig
 
 MODELS: dict[str, type[AnyRecipe]] = {
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
     "certify": CertifyConfig,
     "demo": DemoConfig,
+    "paper": PaperConfig,
 }
-"""Kind of recipe → its type. `rrcm KIND` is the command that runs it."""
+"""Kind of recipe → its type."""
 
 ITEM = "N"
 """Stands in a dotted key for the position in a list."""
@@ -95,6 +96,8 @@ def _allowed(field: dict[str, Any]) -> str:
         if "prefixItems" in field:
             return f"{len(field['prefixItems'])} × {_allowed(field['prefixItems'][0])}"
         return f"list of {_allowed(field['items'])}"
+    if field.get("type") == "object":
+        return "values by key"
     words = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {_bound(field[name])}" for name, sign in signs.items() if name in field]

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 from pydantic import ValidationError
 
 from rrcm_dist.config.keys import MODELS, AnyRecipe, nearest_keys
-from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PretrainConfig
+from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig, PretrainConfig
 from rrcm_dist.config.yaml_text import read_yaml, write_yaml
 from rrcm_dist.errors import InvalidInput
 
@@ -25,6 +25,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Litera
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["certify"]) -> CertifyConfig: ...
 @overload
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["demo"]) -> DemoConfig: ...
+@overload
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["paper"]) -> PaperConfig: ...
 @overload
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), kind: str | None = None) -> AnyRecipe: ...
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), kind: str | None = None) -> AnyRecipe:
@@ -84,7 +86,8 @@ def _checked_kind(values: dict[str, Any], wanted: str | None, where: str) -> str
         told = f"its kind is {given!r}" if "kind" in values else "it has no `kind:`"
         raise InvalidInput(f"{where}: {told}; it must be one of {', '.join(MODELS)}")
     if wanted is not None and given != wanted:
-        raise InvalidInput(f"{where} is a {given} recipe, not a {wanted} one: run it by `rrcm {given} {where}`")
+        run = f"python -m cluster submit paper {where}" if given == "paper" else f"rrcm {given} {where}"
+        raise InvalidInput(f"{where} is a {given} recipe, not a {wanted} one: run it by `{run}`")
     return given
 
 

@@ -15,7 +15,7 @@ def key_tables() -> str:
     """All keys of all kinds as Markdown; those of the recipes that a demo nests are not repeated."""
     parts = []
     for kind, model in MODELS.items():
-        nested = tuple(f"{other}." for other in MODELS)
+        nested = tuple(f"{other}." for other in MODELS) if kind == "demo" else ()
         keys = [key for key in keys_of(kind) if not key.path.startswith(nested)]
         parts.append(f"### {kind}\n\n{' '.join((model.__doc__ or '').split())}\n\n{_table(keys)}")
     return "\n\n".join(parts)

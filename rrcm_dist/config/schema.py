@@ -1,9 +1,10 @@
 """Recipes: what a run is, typed and frozen. A run is a pure function of its recipe.
 
-Four kinds: `pretrain`, `finetune`, `certify`, `demo` (which nests the others). Training recipes share `parts`.
+Five kinds: `pretrain`, `finetune`, `certify`, `demo` (which nests the others) and `paper` (which names them). Training
+recipes share `parts`.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -251,4 +252,36 @@ class DemoConfig(Part):
     """Radii of the report."""
 
 
-Recipe = Annotated[PretrainConfig | FinetuneConfig | CertifyConfig | DemoConfig, Field(discriminator="kind")]
+class StageConfig(Part):
+    """One stage of a paper, by the recipe that it runs."""
+
+    recipe: str
+    """Recipe of the stage's kind: a file, or a name such as cifar10/pretrain-b; of a demo recipe its part is taken."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Values that go before the recipe's, by dotted key: {training.steps: 1000}."""
+
+
+class PaperConfig(Part):
+    """The whole paper: shards check, pre-training, fine-tuning at each σ, certification, report.
+
+    Folders and starting points of the stages follow from `output`, `train` and `held_out`.
+    """
+
+    kind: Literal["paper"] = "paper"
+    """What the recipe is for."""
+    name: str
+    """Name of the whole, in queues and logs."""
+    output: str
+    """Folder of everything: checks, pretrain, sigma_0.25 …, certificates, report."""
+    train: str
+    """Folder of the training shards."""
+    held_out: str
+    """Folder of the shards that are evaluated on and certified."""
+    pretrain: StageConfig
+    """Pre-training."""
+    finetune: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    """Fine-tuning, a stage for each σ, all from the pre-trained encoder."""
+    certify: StageConfig
+    """Certification of the fine-tuned classifiers; its own `classifiers` are not looked at."""
+    title: str | None = None
+    """Heading of the report; null makes it from the names."""

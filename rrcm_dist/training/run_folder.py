@@ -52,15 +52,7 @@ class RunFolder:
         """Raise `InvalidInput` if the folder holds another run, naming the keys in which they differ."""
         if self.path.exists() and not self.path.is_dir():
             raise InvalidInput(f"output {self.path} is a file; name a folder")
-        stored = self.path / "recipe.yaml"
-        if not stored.exists():
-            return
-        changed = differences(stored.read_text(), self._recipe, FREE_KEYS)
-        if changed:
-            raise InvalidInput(
-                f"{self.path} holds a run of another recipe ({'; '.join(changed)}): "
-                "give another output, or the recipe that it was started with"
-            )
+        refuse_other_recipe(self._recipe)
         if self._data.exists() and json.loads(self._data.read_text()) != self._data_identity:
             raise InvalidInput(
                 f"{self.path} holds a run on other data than {self._recipe.data.train} (other samples or shards): "
@@ -82,6 +74,16 @@ class RunFolder:
         """Append one line to metrics.jsonl."""
         with open(self._metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
+
+
+def refuse_other_recipe(recipe: PretrainConfig | FinetuneConfig) -> None:
+    """Raise `InvalidInput` if its folder holds a run of another recipe, naming the keys in which they differ."""
+    stored = Path(recipe.output) / "recipe.yaml"
+    if stored.exists() and (changed := differences(stored.read_text(), recipe, FREE_KEYS)):
+        raise InvalidInput(
+            f"{recipe.output} holds a run of another recipe ({'; '.join(changed)}): "
+            "give another output, or the recipe that it was started with"
+        )
 
 
 def differences(stored: str, recipe: AnyRecipe, free_keys: tuple[str, ...] = ()) -> list[str]:

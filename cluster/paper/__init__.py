@@ -1,0 +1,1 @@
+"""The whole paper as stages that depend on each other; knows no scheduler."""
