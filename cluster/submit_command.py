@@ -1,11 +1,14 @@
 """`python -m cluster submit`."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rrcm_dist.cli.options import OverridesArgument, RecipeArgument, ResumeOption
+
+if TYPE_CHECKING:
+    from cluster.backends import Backend
 
 
 class Kind(StrEnum):
@@ -14,6 +17,7 @@ class Kind(StrEnum):
     PRETRAIN = "pretrain"
     FINETUNE = "finetune"
     CERTIFY = "certify"
+    PAPER = "paper"
 
 
 def command(
@@ -21,7 +25,8 @@ def command(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     backend: Annotated[
-        str | None, typer.Option(help="Where: local (this machine) or slurm.", show_default="the site file's, or local")
+        str | None,
+        typer.Option(help="Where: local (this machine), slurm or ray.", show_default="the site file's, or local"),
     ] = None,
     site: Annotated[
         str | None,
@@ -41,10 +46,12 @@ def command(
         bool, typer.Option("--dry-run", help="Print what would be started, and stop.", show_default=False)
     ] = False,
 ) -> None:
-    """Start a training run as many ranks that train together.
+    """Start a training run of many ranks, a certification, or the whole paper, here or on a cluster.
 
     python -m cluster submit pretrain imagenet/pretrain-b data.train=SHARDS output=RUN --ranks 8
     python -m cluster submit pretrain imagenet/pretrain-b data.train=SHARDS output=RUN --site SLURM.yaml
+    python -m cluster submit certify imagenet/certify-b data=SHARDS output=RUN --site SLURM.yaml
+    python -m cluster submit paper imagenet/paper-b train=SHARDS held_out=SHARDS output=FOLDER --site SLURM.yaml
 
     On Slurm the run is queued, and goes on by itself after time limits, preemptions, lost nodes and a few crashes;
     `python -m cluster status RUN` tells where it stands.
@@ -57,10 +64,24 @@ def command(
     from cluster.backends import open_backend
     from cluster.jobs.describe import describe_job
 
-    job = describe_job(kind.value, recipe, tuple(overrides or ()), resume)
     given = {"ranks": ranks, "threads": threads, "device": device}
     place = open_backend(backend, site, {key: value for key, value in given.items() if value is not None})
+    if kind is Kind.PAPER:
+        raise typer.Exit(_submit_paper(recipe, overrides or [], place, dry_run))
+    job = describe_job(kind.value, recipe, tuple(overrides or ()), resume)
     if dry_run:
         typer.echo(place.describe(job))
     else:
         raise typer.Exit(place.submit(job))
+
+
+def _submit_paper(recipe: str, overrides: list[str], place: "Backend", dry_run: bool) -> int:
+    from cluster.paper.plan import plan_paper
+    from cluster.paper.submission import describe_paper, submit_paper
+    from rrcm_dist.config.load import load_recipe
+
+    paper = plan_paper(load_recipe(recipe, overrides, kind="paper"))
+    if not dry_run:
+        return submit_paper(paper, place)
+    typer.echo(describe_paper(paper, place))
+    return 0

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from cluster.jobs import Job
-from cluster.site import SITES, LocalSite, SlurmSite, backend_of, load_site
+from cluster.site import SITES, LocalSite, RaySite, SlurmSite, backend_of, load_site
 from rrcm_dist.errors import InvalidInput
 
-Site = LocalSite | SlurmSite
-KINDS: dict[str, type[Site]] = {"local": LocalSite, "slurm": SlurmSite}
+Site = LocalSite | SlurmSite | RaySite
+KINDS: dict[str, type[Site]] = {"local": LocalSite, "slurm": SlurmSite, "ray": RaySite}
 AVAILABLE = tuple(KINDS)
-PLANNED = ("ray",)
-"""Not available yet."""
 
 
 class Backend(Protocol):
@@ -32,9 +30,7 @@ def open_backend(name: str | None, site: str | None, given: Mapping[str, Any]) -
 
     given: keys of the site file from the command line, which go before the file's.
     """
-    choice = " or ".join(AVAILABLE)
-    if name in PLANNED:
-        raise InvalidInput(f"backend {name} is not available in this version: choose {choice}")
+    choice = ", ".join(AVAILABLE[:-1]) + f" or {AVAILABLE[-1]}"
     if name is not None and name not in AVAILABLE:
         raise InvalidInput(f"backend {name!r} is not known: choose {choice}")
     wanted = backend_of(site) if site else name or "local"
@@ -65,6 +61,10 @@ def _backend_on(site: Site) -> Backend:
         from cluster.backends.local import LocalBackend
 
         return LocalBackend(site)
+    if isinstance(site, RaySite):
+        from cluster.backends.ray import RayBackend
+
+        return RayBackend(site)
     from cluster.backends.slurm import SlurmBackend
 
     return SlurmBackend(site)

@@ -32,6 +32,10 @@ def place_of(run: Path, submission: dict[str, Any]) -> Place:
         from cluster.slurm.place import SlurmPlace
 
         return SlurmPlace(run, submission)
+    if submission["site"]["backend"] == "ray":
+        from cluster.on_ray.place import RayPlace
+
+        return RayPlace(run, submission)
     raise InvalidInput(f"{run} was submitted to {submission['site']['backend']!r}, which is not known here")
 
 

@@ -8,6 +8,9 @@ from cluster.record.history import History
 from cluster.watching.places import Place, place_of
 from rrcm_dist.errors import InvalidInput
 
+RAY_JOBS = ("rrcm-", "raysubmit_")
+"""What submission ids of Ray jobs begin with: ours, and those that Ray makes."""
+
 
 @dataclass(frozen=True)
 class SubmittedRun:
@@ -49,4 +52,8 @@ def _folder_of_job(name: str) -> Path:
         from cluster.slurm.place import folder_of_job
 
         return folder_of_job(name)
+    if name.startswith(RAY_JOBS):
+        from cluster.on_ray.place import folder_of_job as folder_of_ray_job
+
+        return folder_of_ray_job(name)
     return Path(name)

@@ -1,6 +1,7 @@
 """Where a submitted run stands, from its scheduler and from its folder."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cluster.record.history import Life
 from cluster.record.progress import last_metrics, newest_checkpoint, total_steps
@@ -12,7 +13,7 @@ def describe_status(run: SubmittedRun) -> str:
     """The status as a person reads it; what the scheduler does not tell, the run folder does."""
     newest = newest_checkpoint(run.folder)
     lives = run.history.lives()
-    lines = [f"{run.folder}: job {run.job}, {_state(run, lives)}", _progress(run, lives)]
+    lines = [f"{run.folder}: job {run.job}, {_state(run, lives)}", progress_line(run.folder, lives)]
     if newest:
         age = _duration(datetime.now(UTC) - newest.written)
         lines.append(f"checkpoint {newest.name}, {age} old" + (": finished" if newest.finished else ""))
@@ -36,11 +37,12 @@ def _last_words(lives: list[Life]) -> str:
     return f"last known: {last.cause}" if last.cause else f"last known: running since {last.started:%Y-%m-%d %H:%M} UTC"
 
 
-def _progress(run: SubmittedRun, lives: list[Life]) -> str:
-    metrics = last_metrics(run.folder)
+def progress_line(run: Path, lives: list[Life]) -> str:
+    """Steps, samples, speed and ETA of a training run, from its folder; empty before the first are told."""
+    metrics = last_metrics(run)
     if not metrics:
         return ""
-    total = total_steps(run.folder, (run.folder / f"logs/life-{life.number}/rank-0.log" for life in reversed(lives)))
+    total = total_steps(run, (run / f"logs/life-{life.number}/rank-0.log" for life in reversed(lives)))
     step, samples, speed = metrics["step"], metrics["samples_seen"], metrics["images_per_second"]
     of_all = f" of {total}" if total else ""
     line = f"step {step}{of_all}, {samples:,} samples, {speed:,.0f} images/s"

@@ -37,7 +37,7 @@ def check_cluster(ray: ModuleType, address: str) -> str:
     host, port = _host_and_port(address)
     host = _as_ray_reaches(ray, host, port)
     address = f"{host}:{port}"
-    token = _token()
+    token = find_token()
     if token is not None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     _check_versions(ray, address, _cluster_metadata(address, token))
@@ -106,7 +106,7 @@ def _connect(host: str, port: int) -> None:
         ) from None
 
 
-def _token() -> Token | None:
+def find_token() -> Token | None:
     """What Ray would send, looked for where it looks."""
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return None
