@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Self
 
 from cluster.ray_nodes.processes import die_with_parent_alone
@@ -54,15 +54,13 @@ class NodeAddresses:
 class RayNode:
     """A node that lives from its making to `stop`, or until the thread that made it ends, by any means."""
 
-    def __init__(self, settings: NodeSettings, log: Path) -> None:
-        """Begin to start it, which takes seconds; its output is appended to `log`."""
+    def __init__(self, settings: NodeSettings, environment: Mapping[str, str]) -> None:
+        """Begin to start it, which takes seconds. What it says goes to this process's standard error."""
         command = [sys.executable, "-m", "cluster.ray_nodes.keeper", settings.to_json()]
-        self.log = log
-        with open(log, "ab") as file:
-            self._keeper = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, start_new_session=True,
-                preexec_fn=die_with_parent_alone,
-            )  # fmt: skip
+        self._keeper = subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True,
+            preexec_fn=die_with_parent_alone,
+        )  # fmt: skip
         assert self._keeper.stdout is not None
         os.set_blocking(self._keeper.stdout.fileno(), False)
         self._said = b""

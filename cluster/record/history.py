@@ -59,10 +59,12 @@ class History:
         """Submissions, oldest first."""
         return _read(self._jobs)
 
-    def add_job(self, job: str, kind: str, recipe: Path, command: list[str], site: Mapping[str, Any]) -> None:
-        """Remember a submission: what is run on what, by which command it was asked for."""
+    def add_job(
+        self, job: str, kind: str, recipe: Path, command: list[str], site: Mapping[str, Any], **more: str
+    ) -> None:
+        """Remember a submission: what is run on what, by which command; `more` are its other jobs, by what they do."""
         about = {"kind": kind, "recipe": str(recipe), "command": command, "working_folder": os.getcwd(), "site": site}
-        _append(self._jobs, {"job": job, "time": _now(), **about})
+        _append(self._jobs, {"job": job, **more, "time": _now(), **about})
 
     def next_submission(self) -> Path:
         """Folder for a submission to come: of its own, as the same job number may come again on another cluster."""

@@ -1,0 +1,203 @@
+"""What the head job of a certification does: it keeps a Ray cluster and drives the sweep on whatever has joined it.
+
+The cluster is the submission's own; its head node does no work, unless there are no worker jobs. A life of the head
+ends the cluster: the next one starts another, elsewhere perhaps, and the workers follow. The ledger has every block
+counted until then.
+"""
+
+import os
+import socket
+import subprocess
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cluster.ray_nodes.facts import HeadFacts, HeadState, versions_here, write_token
+from cluster.ray_nodes.node import NodeAddresses, NodeSettings, RayNode
+from cluster.ray_nodes.processes import die_with_parent_alone
+from cluster.record.draws import counted_draws
+from cluster.record.history import Cause, History, Life
+from cluster.record.policy import goes_on
+from cluster.site import SlurmSite
+from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
+from cluster.slurm.job_facts import node_address
+from cluster.slurm.tools import ask
+from rrcm_dist.certification.on_ray.address import Token, nodes_alive
+from rrcm_dist.errors import RunFailure
+
+REFUSED = 2
+"""Exit code of a sweep that was asked for wrongly (`InvalidInput`)."""
+ASK_SECONDS = 30.0
+"""Between two questions to Slurm whether there are workers left, and to Ray whether the first GPU has come."""
+LEAVE_SECONDS = 20.0
+"""A sweep that is asked to end takes a second or two."""
+SETTLE_SECONDS = 1.0
+"""After the sweep's end: what ends it may end the job, too, and says so a little later."""
+
+
+@dataclass
+class CertifyHead:
+    """A head job; submitit calls it in the batch step of every life."""
+
+    run: str
+    """The run folder."""
+    folder: str
+    """That of the submission."""
+    command: list[str]
+    """The sweep's, to which the cluster's address is added."""
+    site: SlurmSite
+    cpus: int
+    """CPUs and GPUs of this job that count; none where there are worker jobs."""
+    gpus: int
+    device: str
+    """cpu or cuda."""
+
+    def __call__(self) -> str:
+        """Live one life; returns its cause in words. Raises `RunFailure` where the run ends for a failure."""
+        self._step = BatchStep()
+        run, history = Path(self.run), History(Path(self.run))
+        life = history.begin(self._step.job, counted_draws(run))
+        print(f"life {life.number} of {run}, from {life.start_step} draws", flush=True)
+        self._facts = HeadFacts(
+            HeadState.AWAY, life.number, "", "", str(write_token(Path(self.folder))), versions_here()
+        )
+        with ExitStack() as self._children:
+            cause, detail = self._live(life)
+            history.end(life, cause, counted_draws(run), detail)
+            print(f"life {life.number} ended: {cause}{f' ({detail})' if detail else ''}", flush=True)
+            again, why_not = goes_on(history.lives(), self.site.crashes_allowed)
+            self._tell(HeadState.AWAY if again else HeadState.ENDED)
+        if not again:
+            self._end_workers()
+        elif not self._step.terminated or cause is Cause.TIME_LIMIT:
+            self._step.requeue(f"python -m cluster resubmit {run}")
+        if not again and cause in (Cause.CRASHED, Cause.REFUSED):
+            raise RunFailure("; ".join(filter(None, [f"{cause}: {detail}", why_not])))
+        return str(cause)
+
+    def _live(self, life: Life) -> tuple[Cause, str]:
+        settings = NodeSettings(_own_address(), self._facts.token_file, self.cpus, self.gpus)
+        node = RayNode(settings, self._environment())
+        self._children.callback(node.stop)
+        while node.alive and node.addresses is None and not self._ending:
+            time.sleep(POLL_SECONDS)
+        if self._ending:
+            return self._step.why(self.site.seconds_before_limit)
+        if node.addresses is None:
+            return Cause.CRASHED, "Ray did not start; see the log of the job"
+        self._announce(node.addresses)
+        return self._sweep(life)
+
+    def _announce(self, addresses: NodeAddresses) -> None:
+        self._facts = replace(self._facts, address=addresses.head, dashboard=addresses.dashboard)
+        self._tell(HeadState.RUNNING)
+        where = addresses.dashboard.removeprefix("http://")
+        port, login = where.rpartition(":")[2], os.environ.get("SLURM_SUBMIT_HOST", "LOGIN_NODE")
+        print(f"Ray dashboard: {addresses.dashboard} (token: the content of {self._facts.token_file})")
+        print(f"  from elsewhere: ssh -N -L {port}:{where} {login}, then http://localhost:{port}", flush=True)
+
+    def _sweep(self, life: Life) -> tuple[Cause, str]:
+        while True:
+            if not self._wait_for_gpu():
+                return self._step.why(self.site.seconds_before_limit)
+            code = self._drive(life)
+            if code != REFUSED or self.device == "cpu" or self._gpu_is_there():
+                return self._cause(life, code)
+
+    def _drive(self, life: Life) -> int | None:
+        """Exit code of a sweep on the cluster; None where Slurm ends this job first."""
+        logs = Path(self.run) / "logs" / f"life-{life.number}"
+        logs.mkdir(parents=True, exist_ok=True)
+        command = [*self.command, "--address", self._facts.address]
+        with open(logs / "certify.log", "ab") as log:
+            sweep = subprocess.Popen(
+                command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=die_with_parent_alone,
+            )  # fmt: skip
+        self._children.callback(_end, sweep)
+        asked_slurm = time.monotonic()
+        while sweep.poll() is None and not self._ending:
+            if time.monotonic() - asked_slurm > ASK_SECONDS:
+                asked_slurm = time.monotonic()
+                if not self._workers_left():
+                    _end(sweep)
+            time.sleep(POLL_SECONDS)
+        if not self._ending:
+            time.sleep(SETTLE_SECONDS)
+        if not self._step.terminated:
+            _end(sweep)
+        return sweep.poll()
+
+    def _cause(self, life: Life, code: int | None) -> tuple[Cause, str]:
+        if code == 0:
+            return Cause.DONE, ""
+        if self._ending:
+            return self._step.why(self.site.seconds_before_limit)
+        if not self._workers_left():
+            return Cause.REFUSED, "no worker job is left; see their logs"
+        if code == REFUSED:
+            return Cause.REFUSED, f"see logs/life-{life.number}"
+        return Cause.CRASHED, f"the sweep ended with {code}; see logs/life-{life.number}"
+
+    @property
+    def _ending(self) -> bool:
+        return self._step.asked or self._step.terminated
+
+    def _wait_for_gpu(self) -> bool:
+        """Return when the cluster has a GPU, without which no sweep on GPUs begins; False where the job ends first."""
+        asked = float("-inf")
+        while self.device == "cuda" and not self._ending:
+            if time.monotonic() - asked > ASK_SECONDS / 10:
+                asked = time.monotonic()
+                if self._gpu_is_there():
+                    break
+            time.sleep(POLL_SECONDS)
+        return not self._ending
+
+    def _gpu_is_there(self) -> bool:
+        token = Token(Path(self._facts.token_file).read_text(), self._facts.token_file)
+        return any(node.resources_total.get("GPU", 0) >= 1 for node in nodes_alive(self._facts.address, token))
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            **self.site.environment,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": self._facts.token_file,
+        }
+
+    def _tell(self, state: HeadState) -> None:
+        self._facts = replace(self._facts, state=state)
+        self._facts.write(Path(self.folder))
+
+    def _workers(self) -> str | None:
+        """Number of the array of worker jobs; None where there is none, or it is not queued yet."""
+        mine = [line for line in History(Path(self.run)).jobs() if line["job"] == self._step.job]
+        return mine[-1].get("workers") if mine else None
+
+    def _workers_left(self) -> bool:
+        """Whether any may still come, as far as Slurm says."""
+        workers = self._workers()
+        return workers is None or ask("squeue", "--noheader", f"--jobs={workers}", "--format=%T") != ""
+
+    def _end_workers(self) -> None:
+        if workers := self._workers():
+            ask("scancel", workers)
+
+
+def _own_address() -> str:
+    """IP address of this host by which Slurm's other nodes reach it."""
+    return socket.gethostbyname(node_address(os.environ["SLURMD_NODENAME"]))
+
+
+def _end(sweep: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, wait, and kill it where it does not."""
+    if sweep.poll() is None:
+        sweep.terminate()
+    try:
+        sweep.wait(LEAVE_SECONDS)
+    except subprocess.TimeoutExpired:
+        sweep.kill()
+        sweep.wait()
