@@ -8,7 +8,10 @@ from cluster.options import RunArgument
 
 
 def command(run: RunArgument) -> None:
-    """Queue a run again that ended before it was finished, as it was submitted last; it goes on where it was."""
+    """Queue a run again that ended before it was finished, as it was submitted last; it goes on where it was.
+
+    Of a paper, the stages that are missing, and those that wait for one that failed.
+    """
     from cluster.backends import backend_of_submission
     from cluster.jobs.describe import describe_job
     from cluster.watching.runs import find_run
@@ -17,7 +20,14 @@ def command(run: RunArgument) -> None:
     found = find_run(run)
     last = found.submission
     os.chdir(last["working_folder"])  # the recipe's paths may be relative
+    if last["kind"] == "paper":
+        from cluster.paper.plan import open_paper
+        from cluster.paper.submission import submit_paper
+
+        raise typer.Exit(submit_paper(open_paper(last), backend_of_submission(last)))
     job = describe_job(last["kind"], last["recipe"], (), "auto")
     if job.is_finished():
         raise InvalidInput(f"{found.folder} is finished: nothing is left to do")
+    if unfit := found.history.excluded(found.job):
+        last = {**last, "site": {**last["site"], "exclude": sorted({*last["site"]["exclude"], *unfit})}}
     raise typer.Exit(backend_of_submission(last).submit(job))

@@ -89,6 +89,12 @@ class SlurmSite(Part):
     a step, an evaluation and a checkpoint must fit."""
     crashes_allowed: Annotated[int, Field(ge=0)] = 3
     """Crashes of one job after which it goes on by itself; preemptions and lost nodes are not counted."""
+    preflight: bool = True
+    """Look at every node before each life of a training run begins on it; unfit ones are named and set aside."""
+    preflight_seconds: Count = 120
+    """A node or rank that has not come through its part of the preflight by then is unfit."""
+    least_bandwidth: Annotated[float, Field(gt=0)] | None = None
+    """GB/s of bus bandwidth that an all-reduce over all ranks must reach; null measures it, and takes any."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes CUDA where there is one."""
     setup: list[str] = Field(default_factory=list)

@@ -2,13 +2,14 @@
 
 cluster/jobs.jsonl     one line a submission: job, time, kind, recipe, command, working folder, site
 cluster/lives.jsonl    one line when a life of the job begins, one when it ends: life, event, time, job, step, cause, …
+cluster/preflight/life-K/report.json  what was found on the nodes before the life began on them
 cluster/submission-N/  of a submission: the log of its job, and the recipe that it runs
 logs/life-K/rank-R.log
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -28,6 +29,8 @@ class Cause(StrEnum):
     REFUSED = "refused"
     """The command itself is wrong: no second try would be better."""
     CANCELLED = "cancelled"
+    PREFLIGHT = "preflight"
+    """Nodes were found unfit before the run began on them."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Life:
     end_step: int | None = None
     """Of the newest checkpoint when it ended."""
     detail: str = ""
+    excluded: tuple[str, ...] = ()
+    """Nodes that it found unfit, and that its job is not to be given again."""
 
 
 class History:
@@ -82,7 +87,7 @@ class History:
                 begun = lives[number]
                 lives[number] = Life(
                     number, begun.job, begun.started, begun.start_step, time, Cause(line["cause"]), line["step"],
-                    line["detail"],
+                    line["detail"], tuple(line.get("excluded", ())),
                 )  # fmt: skip
         return list(lives.values())
 
@@ -96,10 +101,14 @@ class History:
         _append(self._lives, line)
         return life
 
-    def end(self, life: Life, cause: Cause, step: int, detail: str = "") -> None:
-        """A life ends, the newest checkpoint being that of `step`."""
+    def end(self, life: Life, cause: Cause, step: int, detail: str = "", excluded: Sequence[str] = ()) -> None:
+        """A life ends, the newest checkpoint being that of `step`; `excluded` are nodes found unfit."""
         line = {"life": life.number, "event": "ended", "time": _now(), "cause": cause, "step": step, "detail": detail}
-        _append(self._lives, line)
+        _append(self._lives, {**line, **({"excluded": list(excluded)} if excluded else {})})
+
+    def excluded(self, job: str) -> list[str]:
+        """Nodes that the lives of this job found unfit."""
+        return sorted({node for life in self.lives() if life.job == job for node in life.excluded})
 
 
 def _now() -> str:

@@ -6,6 +6,9 @@ from cluster.record.history import Cause, Life
 
 WITHOUT_LIMIT = {Cause.TIME_LIMIT, Cause.PREEMPTED, Cause.REQUEUED, Cause.NODE_LOST}
 
+PREFLIGHTS_ALLOWED = 5
+"""Lives of one job that end because nodes are unfit: after more, the cluster wants a person's look."""
+
 
 def goes_on(lives: Sequence[Life], crashes_allowed: int) -> tuple[bool, str]:
     """(whether the run goes on, why not).
@@ -19,9 +22,17 @@ def goes_on(lives: Sequence[Life], crashes_allowed: int) -> tuple[bool, str]:
     last = lives[-1]
     if last.cause in WITHOUT_LIMIT:
         return True, ""
+    of_job = [life for life in lives if life.job == last.job]
+    if last.cause is Cause.PREFLIGHT and last.excluded:
+        unfit = sum(life.cause is Cause.PREFLIGHT for life in of_job)
+        if unfit <= PREFLIGHTS_ALLOWED:
+            return True, ""
+        return (
+            False,
+            f"{unfit} times in one job nodes were unfit; at most {PREFLIGHTS_ALLOWED} are set aside by themselves",
+        )
     if last.cause is not Cause.CRASHED:
         return False, ""
-    of_job = [life for life in lives if life.job == last.job]
     crashes = [life for life in of_job if life.cause is Cause.CRASHED]
     if len(crashes) > crashes_allowed:
         return False, f"it crashed {len(crashes)} times, and the site allows {crashes_allowed} (crashes_allowed)"

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -41,8 +42,8 @@ class BatchStep:
             return end_by_slurm(self._log, self._log_start)
         return why_asked(self.job, seconds_before_limit)
 
-    def requeue(self, otherwise: str) -> None:
-        """Put the job back into the queue; return when Slurm ends this life.
+    def requeue(self, otherwise: str, exclude: Sequence[str] = ()) -> None:
+        """Put the job back into the queue, not to be given the nodes `exclude`; return when Slurm ends this life.
 
         Raises `RunFailure` where the controller stays silent; `otherwise` is the command that mends it.
         """
@@ -52,6 +53,9 @@ class BatchStep:
             if time.monotonic() > deadline:
                 raise RunFailure(f"job {self.job} could not be requeued: `{otherwise}`")
             time.sleep(5)
+        # Slurm takes this of a pending job only, and leaves the batch step some seconds after requeueing.
+        if exclude and ask("scontrol", "update", f"jobid={self.job}", f"ExcNodeList={','.join(exclude)}") is None:
+            print(f"Slurm did not take it that {', '.join(exclude)} shall be left out", flush=True)
         print(f"requeued at {datetime.now(UTC).isoformat(timespec='seconds')}", flush=True)
         deadline = time.monotonic() + LET_GO_SECONDS
         while not self.terminated and time.monotonic() < deadline:

@@ -12,12 +12,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.preflight.table import in_words
+from cluster.preflight.verdict import Verdict
 from cluster.record.history import Cause, History, Life
 from cluster.record.policy import goes_on
 from cluster.record.progress import newest_checkpoint, newest_step
 from cluster.site import SlurmSite
 from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
 from cluster.slurm.job_facts import lost_nodes, node_address
+from cluster.slurm.preflight import Preflight
 from cluster.slurm.tools import ask, host_names
 from rrcm_dist.errors import RunFailure
 
@@ -46,17 +49,59 @@ class Supervisor:
         history = History(run)
         life = history.begin(self._step.job, newest_step(run))
         print(f"life {life.number} of {run}, from step {life.start_step}", flush=True)
-        cause, detail = self._live(life)
-        history.end(life, cause, newest_step(run), detail)
+        self._srun: subprocess.Popen[bytes] | None = None
+        self._steps_before, self._unfit = 0, list[str]()
+        cause, detail = (self._preflight(life) if self.site.preflight else None) or self._live(life)
+        history.end(life, cause, newest_step(run), detail, self._unfit)
         print(f"life {life.number} ended: {cause}{f' ({detail})' if detail else ''}", flush=True)
         again, why_not = goes_on(history.lives(), self.site.crashes_allowed)
         # Slurm has requeued what it ends, unless for its time limit.
         if again and (not self._step.terminated or cause is Cause.TIME_LIMIT):
-            self._step.requeue(f"python -m cluster resubmit {run}")
-        self._srun.wait()  # of a job that Slurm ends, the ranks keep a checkpoint meanwhile
-        if not again and cause in (Cause.CRASHED, Cause.REFUSED):
+            exclude = sorted({*self.site.exclude, *history.excluded(self._step.job)})
+            self._step.requeue(f"python -m cluster resubmit {run}", exclude if self._unfit else ())
+        if self._srun:
+            self._srun.wait()  # of a job that Slurm ends, the ranks keep a checkpoint meanwhile
+        if not again and cause in (Cause.CRASHED, Cause.REFUSED, Cause.PREFLIGHT):
             raise RunFailure("; ".join(filter(None, [f"{cause}: {detail}", why_not])))
         return str(cause)
+
+    def _preflight(self, life: Life) -> tuple[Cause, str] | None:
+        """Look at the nodes; (cause, detail) of the life's end where it ends with that."""
+        names = host_names(os.environ["SLURM_JOB_NODELIST"])
+        addresses = {name: node_address(name) for name in names}
+        kind, recipe = self.command[:2]
+        preflight = Preflight(
+            Path(self.run), kind, recipe, self.site, life.number, addresses, self._environment(life), self._step
+        )
+        verdict = preflight()
+        self._steps_before = preflight.steps
+        if not verdict.passed and not self._step.terminated:
+            time.sleep(SETTLE_SECONDS)
+        if self._step.terminated or self._step.asked:
+            return self._step.why(self.site.seconds_before_limit)
+        if verdict.passed:
+            return None
+        if lost := lost_nodes(os.environ["SLURM_JOB_NODELIST"], life.started):
+            return Cause.NODE_LOST, ", ".join(lost)
+        return self._judge(verdict)
+
+    def _judge(self, verdict: Verdict) -> tuple[Cause, str]:
+        """What follows from a preflight that failed; sets aside the nodes to blame where enough others are left."""
+        words = "; ".join(in_words(verdict))
+        if verdict.everywhere:
+            return Cause.REFUSED, f"preflight: {words}"
+        if verdict.undecided:
+            return Cause.CRASHED, f"preflight: {words}"
+        partition = os.environ["SLURM_JOB_PARTITION"]
+        excluded = {*self.site.exclude, *History(Path(self.run)).excluded(self._step.job), *verdict.nodes}
+        left = set((ask("sinfo", "--noheader", f"--partition={partition}", "--Node", "--format=%N") or "").split())
+        if left and len(left - excluded) < self.site.nodes:
+            return Cause.PREFLIGHT, (
+                f"{words}; without {', '.join(sorted(excluded))}, partition {partition} has {len(left - excluded)} "
+                f"nodes, and the run needs {self.site.nodes}: mend the nodes, then `python -m cluster submit` again"
+            )
+        self._unfit = sorted(verdict.nodes)
+        return Cause.PREFLIGHT, f"set aside {', '.join(self._unfit)}: {words}"
 
     def _live(self, life: Life) -> tuple[Cause, str]:
         logs = Path(self.run) / "logs" / f"life-{life.number}"
@@ -64,15 +109,14 @@ class Supervisor:
         command = self._srun_command(logs)
         print(shlex.join(command), flush=True)
         # In a session of its own: srun passes on to the ranks what is sent to the batch step's processes as a group.
-        self._srun = subprocess.Popen(
-            command, env=self._environment(life), stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        environment = {**os.environ, **self._environment(life)}
+        self._srun = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         asked_at = float("-inf")
         while self._srun.poll() is None and not self._step.terminated:
             if self._step.asked and time.monotonic() - asked_at > ASK_AGAIN_SECONDS:
                 asked_at = time.monotonic()
                 print("the job is to make way: the ranks are asked to keep a checkpoint and end", flush=True)
-                ask("scancel", "--signal=TERM", f"{self._step.job}.0")
+                ask("scancel", "--signal=TERM", f"{self._step.job}.{self._steps_before}")
             time.sleep(POLL_SECONDS)
         if not self._step.terminated:
             time.sleep(SETTLE_SECONDS)
@@ -108,7 +152,6 @@ class Supervisor:
     def _environment(self, life: Life) -> dict[str, str]:
         first = host_names(os.environ["SLURM_JOB_NODELIST"])[0]
         return {
-            **os.environ,
             "OMP_NUM_THREADS": str(self.site.cpus_per_rank),
             "PYTHONUNBUFFERED": "1",
             **self.site.environment,

@@ -79,6 +79,10 @@ class SlurmCluster:
         """Ids, as this machine counts them, of all that runs on each host."""
         return {host.name: host.processes() for host in (self.network.head, *self._nodes.values())}
 
+    def host(self, name: str) -> Host:
+        """A node that lives, to do things to."""
+        return self._nodes[name]
+
     def log_tails(self, lines: int = 5) -> str:
         """The last lines of every daemon's log."""
         tails = {log.name: log.read_text(errors="replace").splitlines()[-lines:] for log in self.folder.glob("log/*")}

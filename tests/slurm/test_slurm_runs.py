@@ -30,6 +30,7 @@ time_limit: 10
 partition: {partition}
 seconds_before_limit: 30
 device: cpu
+preflight: false
 """
 
 
