@@ -11,6 +11,12 @@ def command(run: RunArgument) -> None:
     from rrcm_dist.errors import InvalidInput
 
     found = find_run(run)
+    if found.submission["kind"] == "paper":
+        from cluster.paper.plan import open_paper
+        from cluster.paper.submission import cancel_paper
+
+        typer.echo(cancel_paper(open_paper(found.submission)))
+        return
     if not found.place.is_live():
         raise InvalidInput(f"job {found.job} of {found.folder} is neither queued nor running")
     found.place.cancel()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from cluster.jobs import Job
+from cluster.jobs.single import SingleJob
 from cluster.jobs.training import TrainingJob
 from cluster.rank_processes import RankFailure, RankProcess, run_together
 from cluster.site import LocalSite
@@ -19,14 +20,16 @@ class LocalBackend:
     """Runs a job here and waits for its end."""
 
     def __init__(self, site: LocalSite) -> None:
-        self._site = site
+        self.site = site
 
     def submit(self, job: Job) -> int:
         """Run to the end; returns 0, or the exit code of the first rank that ended badly, and shows its log's end."""
         ranks = self._count(job)
         logs = _log_folder(job.folder)
-        failures = run_together(self._ranks(job, ranks, logs), self._site.stop_seconds)
+        failures = run_together(self._ranks(job, ranks, logs), self.site.stop_seconds)
         if not failures:
+            if isinstance(job, SingleJob):
+                job.set_finished()
             return 0
         if any(failure.code != INTERRUPTED for failure in failures):
             _tell(failures, ranks)
@@ -35,19 +38,19 @@ class LocalBackend:
     def describe(self, job: Job) -> str:
         """The command, and how many processes execute it."""
         ranks = self._count(job)
-        command = shlex.join(job.command(self._site.device))
+        command = shlex.join(job.command(self.site.device))
         who = f"{ranks} ranks" if ranks > 1 else "1 rank"
         return f"{who} on this machine, each: {command}"
 
     def _count(self, job: Job) -> int:
         if not isinstance(job, TrainingJob):
             return 1
-        ranks = self._site.ranks or _visible_gpus(self._site.device) or 1
+        ranks = self.site.ranks or _visible_gpus(self.site.device) or 1
         job.check_ranks(ranks)
         return ranks
 
     def _ranks(self, job: Job, ranks: int, logs: Path) -> list[RankProcess]:
-        threads = self._site.threads or max(1, _cores() // ranks)
+        threads = self.site.threads or max(1, _cores() // ranks)
         shared = {
             **os.environ,
             "WORLD_SIZE": str(ranks),
@@ -59,7 +62,7 @@ class LocalBackend:
         return [
             RankProcess(
                 rank,
-                job.command(self._site.device),
+                job.command(self.site.device),
                 {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 logs / f"rank-{rank}.log",
             )

@@ -3,18 +3,22 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.jobs import Job
+from cluster.jobs.certification import CertifyJob
+from cluster.jobs.single import SingleJob
 from cluster.jobs.training import TrainingJob
 from cluster.record.history import History
 from cluster.site import SlurmSite
 from cluster.slurm.batch import Batch, Resources
+from cluster.slurm.certify_submission import CertifySubmission
 from cluster.slurm.checks import check_site
+from cluster.slurm.single_step import SingleStep
 from cluster.slurm.supervisor import Supervisor
 from cluster.slurm.tools import require_slurm
 from cluster.watching.places import check_unowned
-from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_text
 
 
@@ -22,7 +26,7 @@ class SlurmBackend:
     """Queues jobs; does not wait for them."""
 
     def __init__(self, site: SlurmSite) -> None:
-        self._site = site
+        self.site = site
 
     def submit(self, job: Job) -> int:
         """Queue the job; returns 0. Raises `InvalidInput` for what cannot be, `RunFailure` where sbatch refuses."""
@@ -32,44 +36,56 @@ class SlurmBackend:
 
     def queue(self, job: Job, after: Sequence[str] = ()) -> str:
         """Queue the job, to start once those of the numbers `after` have ended well; returns its number."""
-        self._check(job)
+        if isinstance(job, CertifyJob):
+            return CertifySubmission(job, self.site).queue(after)
+        self.check(job)
         require_slurm()
-        check_site(self._site)
+        check_site(self.site)
         run = job.folder.absolute()
         check_unowned(run)
         folder = History(run).next_submission()
         recipe = folder / "recipe.yaml"
         write_text(recipe, job.recipe_text())
         number = self._batch(job, folder, after).queue(self._step(job, recipe))
-        History(run).add_job(number, job.kind, recipe, sys.argv[1:], self._site.model_dump(mode="json"))
+        History(run).add_job(number, job.kind, recipe, sys.argv[1:], self.site.model_dump(mode="json"))
         return number
 
     def describe(self, job: Job) -> str:
         """The batch script, and what the job does; needs no Slurm."""
-        self._check(job)
+        if isinstance(job, CertifyJob):
+            return CertifySubmission(job, self.site).describe()
+        self.check(job)
         folder = History(job.folder.absolute()).next_submission()
-        step = self._step(job, folder / "recipe.yaml")
+        step, script = self._step(job, folder / "recipe.yaml"), self._batch(job, folder, ()).script()
+        if isinstance(step, SingleStep):
+            return f"{script}\n# which runs: {shlex.join(job.command(self.site.device))}\n# Its output: {folder}"
         return "\n".join(
             [
-                self._batch(job, folder, ()).script(),
-                f"# which starts {self._site.ranks} ranks by srun, on each of {self._site.nodes} nodes "
-                f"{self._site.ranks_per_node}:",
+                script,
+                f"# which starts {self.site.ranks} ranks by srun, on each of {self.site.nodes} nodes "
+                f"{self.site.ranks_per_node}:",
                 f"#   python -m cluster.slurm.rank {shlex.join(step.command)}",
                 f"# Its output: {folder}; that of the ranks: {job.folder.absolute()}/logs/life-K/rank-R.log",
             ]
         )
 
-    def _check(self, job: Job) -> None:
-        if not isinstance(job, TrainingJob):
-            raise InvalidInput(f"{job.kind} cannot run on Slurm in this version: choose another backend")
-        job.check_ranks(self._site.ranks)
-        job.check_start()
+    def check(self, job: Job) -> None:
+        """Raise `InvalidInput` for what is known, before anything is asked of Slurm, not to run."""
+        if isinstance(job, CertifyJob):
+            CertifySubmission(job, self.site).check()
+        if isinstance(job, TrainingJob):
+            job.check_ranks(self.site.ranks)
+            job.check_start()
 
-    def _step(self, job: Job, recipe: Path) -> Supervisor:
+    def _step(self, job: Job, recipe: Path) -> Supervisor | SingleStep:
+        if isinstance(job, SingleJob):
+            return SingleStep(replace(job, folder=job.folder.absolute()), self.site)
         door = 3  # python -m rrcm_dist.cli.main, through which a rank goes by itself
-        return Supervisor(str(job.folder.absolute()), job.command(self._site.device, recipe)[door:], self._site)
+        return Supervisor(str(job.folder.absolute()), job.command(self.site.device, recipe)[door:], self.site)
 
     def _batch(self, job: Job, folder: Path, after: Sequence[str]) -> Batch:
-        site = self._site
+        site = self.site
         resources = Resources(site.cpus_per_rank, site.nodes, site.ranks_per_node, site.gpus_per_node, site.memory)
+        if isinstance(job, SingleJob):
+            resources = Resources(site.cpus_per_rank)
         return Batch(job.folder.absolute(), folder, f"rrcm-{job.kind}-{job.name}", site, resources, after)

@@ -39,6 +39,12 @@ class CertifyJob:
         named = [self.recipe, *self.overrides] if recipe is None else [str(recipe)]
         return [sys.executable, "-m", "rrcm_dist.cli.main", "certify", *named, "--device", device]
 
+    def check(self) -> None:
+        """Raise `InvalidInput` for radii that the recipe's draws cannot reach."""
+        from rrcm_dist.certification.plan import check_reach
+
+        check_reach(self.resolved)
+
     def is_finished(self) -> bool:
         """Whether nothing of the recipe is left to draw.
 

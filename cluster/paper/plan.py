@@ -1,21 +1,24 @@
 """What a paper consists of: which jobs, and which of them wait for which."""
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 from cluster.jobs import Job
 from cluster.jobs.certification import CertifyJob
 from cluster.jobs.single import SingleJob
 from cluster.jobs.training import TrainingJob
+from cluster.record.history import History
 from rrcm_dist.certification.ledger.place import LEDGER_FILE
-from rrcm_dist.config.load import dump_recipe
+from rrcm_dist.config.load import dump_recipe, load_recipe
 from rrcm_dist.config.paper import paper_recipes
 from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PaperConfig, PretrainConfig
 from rrcm_dist.data.index import INDEX_FILE
 from rrcm_dist.files import write_text
 
-KIND = "paper"
+KIND: Final = "paper"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Paper:
     def folder(self) -> Path:
         """Where everything is."""
         return Path(self.recipe.output)
+
+    @property
+    def history(self) -> History:
+        """Of its submissions; each stage has its own."""
+        return History(self.folder)
 
     def keep_recipes(self) -> None:
         """Write the recipes of the paper and of its stages into its folder."""
@@ -71,6 +79,12 @@ def plan_paper(recipe: PaperConfig) -> Paper:
     certify = Stage("certificates", _certification(folder, recipes.certify), tuple(t.name for t in tunings))
     report = Stage("report", _report(folder, recipe, recipes.certify), (certify.name,))
     return Paper(recipe, (*checks, pretrain, *tunings, certify, report))
+
+
+def open_paper(submission: dict[str, Any]) -> Paper:
+    """The paper of a line of jobs.jsonl, as it was submitted; changes to the working folder of then."""
+    os.chdir(submission["working_folder"])
+    return plan_paper(load_recipe(submission["recipe"], kind=KIND))
 
 
 def stage_recipe(folder: Path, stage: str) -> Path:

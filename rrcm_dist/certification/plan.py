@@ -1,7 +1,10 @@
-"""Which blocks an image needs at one σ: fixed in advance by the recipe, and in mode adaptive the most it may need."""
+"""What a recipe asks for: which blocks an image needs at one σ (in mode adaptive the most), and which radii."""
 
 from rrcm_dist.certification.blocks import Stage
+from rrcm_dist.certification.statistics.bounds import check_radii, largest_radius
+from rrcm_dist.certification.statistics.confidence_sequence import largest_radius as sequential_reach
 from rrcm_dist.certification.statistics.stopping import block_sizes
+from rrcm_dist.config.schema import DEFAULT_RADII, CertifyConfig
 
 PlannedBlocks = tuple[tuple[Stage, int, int], ...]
 """(stage, number within the stage, draws) in the order in which they are drawn."""
@@ -20,6 +23,16 @@ def planned_blocks(n0: int, n: int, block: int, first_block: int = 0, growth: fl
         for stage, sizes in ((Stage.SELECTION, selection), (Stage.ESTIMATION, estimation))
         for number, draws in enumerate(sizes)
     )
+
+
+def check_reach(recipe: CertifyConfig) -> None:
+    """Raise `InvalidInput` for radii that were asked for and that no count of the recipe's draws could certify.
+
+    The default radii are those of published tables, of which a small n reaches what it reaches.
+    """
+    if recipe.radii != DEFAULT_RADII:
+        reach = sequential_reach if recipe.mode == "adaptive" else largest_radius
+        check_radii(recipe.radii, recipe.n, recipe.alpha, [c.sigma for c in recipe.classifiers], reach)
 
 
 def _equal_sizes(total: int, block: int) -> list[int]:

@@ -94,15 +94,12 @@ def command(
 
 
 def _load(recipe: str, overrides: list[str]) -> CertifyConfig:
-    from rrcm_dist.certification.statistics.bounds import check_radii, largest_radius
-    from rrcm_dist.certification.statistics.confidence_sequence import largest_radius as sequential_reach
+    from rrcm_dist.certification.plan import check_reach
     from rrcm_dist.config.load import load_recipe
 
     loaded = load_recipe(recipe, overrides, kind="certify")
     assert isinstance(loaded, CertifyConfig)
-    if "radii" in loaded.model_fields_set:
-        reach = sequential_reach if loaded.mode == "adaptive" else largest_radius
-        check_radii(loaded.radii, loaded.n, loaded.alpha, [c.sigma for c in loaded.classifiers], reach)
+    check_reach(loaded)
     return loaded
 
 
