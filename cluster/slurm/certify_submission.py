@@ -71,7 +71,8 @@ class CertifySubmission:
         return "\n".join(lines)
 
     def check(self) -> None:
-        """Raise `InvalidInput` for a site on which it cannot run."""
+        """Raise `InvalidInput` for a recipe that cannot be, and a site on which it cannot run."""
+        self.job.check()
         if self._device == "cuda" and not self._gpus:
             raise InvalidInput("device cuda needs GPUs: certification.gpus_per_worker is 0 here")
 
