@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import CertifyConfig
+from rrcm_dist.config.yaml_text import write_yaml
 from rrcm_dist.errors import RRCMError
 
 
@@ -31,8 +31,9 @@ class CertifyJob:
         return Path(self.resolved.output)
 
     def recipe_text(self) -> str:
-        """The resolved recipe."""
-        return dump_recipe(self.resolved)
+        """The resolved recipe, without radii where none were named: those that are must be within reach."""
+        unnamed = {"radii"} - self.resolved.model_fields_set
+        return write_yaml(self.resolved.model_dump(mode="json", exclude=unnamed))
 
     def command(self, device: str, recipe: Path | None = None) -> list[str]:
         """What the driver executes; where its workers are, an `--address` added to it says."""

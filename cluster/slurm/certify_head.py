@@ -55,7 +55,7 @@ class CertifyHead:
 
     def __call__(self) -> str:
         """Live one life; returns its cause in words. Raises `RunFailure` where the run ends for a failure."""
-        self._step = BatchStep()
+        self._step, self._deserted = BatchStep(), False
         run, history = Path(self.run), History(Path(self.run))
         life = history.begin(self._step.job, counted_draws(run))
         print(f"life {life.number} of {run}, from {life.start_step} draws", flush=True)
@@ -121,6 +121,7 @@ class CertifyHead:
             if time.monotonic() - asked_slurm > ASK_SECONDS:
                 asked_slurm = time.monotonic()
                 if not self._workers_left():
+                    self._deserted = True
                     _end(sweep)
             time.sleep(POLL_SECONDS)
         if not self._ending:
@@ -134,8 +135,8 @@ class CertifyHead:
             return Cause.DONE, ""
         if self._ending:
             return self._step.why(self.site.seconds_before_limit)
-        if not self._workers_left():
-            return Cause.REFUSED, "no worker job is left; see their logs"
+        if self._deserted:
+            return Cause.REFUSED, f"every worker job has ended; their logs are in {self.folder}"
         if code == REFUSED:
             return Cause.REFUSED, f"see logs/life-{life.number}"
         return Cause.CRASHED, f"the sweep ended with {code}; see logs/life-{life.number}"

@@ -47,7 +47,7 @@ class CertifyWorker:
         """
         self._step = BatchStep()
         self._alone_since = self._asked_slurm = time.monotonic()
-        self._starts: dict[HeadFacts, int] = {}
+        self._starts: dict[str, int] = {}
         why = self._live()
         print(f"this worker ends: {why}", flush=True)
         if not self._step.terminated and why != Why.HEAD_ENDED:
@@ -74,8 +74,8 @@ class CertifyWorker:
     def _work(self, facts: HeadFacts) -> None:
         """Be a node of this head's cluster until the head or this job is to end, or the node dies."""
         _check_versions(facts)
-        self._starts[facts] = self._starts.get(facts, 0) + 1
-        if self._starts[facts] > STARTS_ALLOWED:
+        self._starts[facts.address] = self._starts.get(facts.address, 0) + 1
+        if self._starts[facts.address] > STARTS_ALLOWED:
             raise RunFailure(f"the Ray node of this worker died {STARTS_ALLOWED} times: see this log for the reasons")
         here = _address_towards(facts.address)
         print(f"joining the Ray cluster at {facts.address}, life {facts.life}, from {here}", flush=True)

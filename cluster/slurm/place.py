@@ -16,13 +16,16 @@ class SlurmPlace:
 
     def __init__(self, run: Path, submission: dict[str, Any]) -> None:
         self._run, self._job = run, str(submission["job"])
+        self._workers: str | None = submission.get("workers")
+        """Array of the worker jobs of a certification."""
 
     def state(self) -> tuple[str, str]:
-        """Slurm's word, and while the job is pending the reason."""
+        """Slurm's word, and while the job is pending the reason; of a certification how many workers there are."""
         state, reason = queue_state(self._job) or (accounted_state(self._job) or "", "")
         if not state:
             return "", "Slurm has forgotten the job, or there is none here"
-        return state, HOPELESS.get(reason, reason) if state == "PENDING" else ""
+        pending = HOPELESS.get(reason, reason) if state == "PENDING" else ""
+        return state, ", ".join(filter(None, [pending, self._worker_states() if state in LIVE_STATES else ""]))
 
     def is_live(self) -> bool:
         """As Slurm has it."""
@@ -31,11 +34,20 @@ class SlurmPlace:
     def cancel(self) -> None:
         """By scancel."""
         require_slurm()
-        tell("scancel", self._job)
+        tell("scancel", *filter(None, [self._job, self._workers]))
 
     def log(self) -> bytes:
         """Of the batch step, in all its lives."""
         return b"".join(log.read_bytes() for log in self._run.glob(f"cluster/submission-*/{self._job}_*_log.out"))
+
+    def _worker_states(self) -> str:
+        if not self._workers:
+            return ""
+        tasks = ask("squeue", "--noheader", "--array", f"--jobs={self._workers}", "--format=%T %r") or ""
+        pending = [line.split(maxsplit=1)[1] for line in tasks.splitlines() if line.startswith("PENDING")]
+        running = sum(line.startswith("RUNNING") for line in tasks.splitlines())
+        why = f" ({', '.join(sorted(set(pending)))})" if pending else ""
+        return f"{running} worker{'' if running == 1 else 's'} running, {len(pending)} pending{why}"
 
 
 def folder_of_job(job: str) -> Path:

@@ -6,20 +6,38 @@ from pathlib import Path
 from cluster.record.history import Life
 from cluster.record.progress import last_metrics, newest_checkpoint, total_steps
 from cluster.watching.runs import SubmittedRun
-from rrcm_dist.errors import RunFailure
+from rrcm_dist.errors import InvalidInput, RunFailure
 
 
 def describe_status(run: SubmittedRun) -> str:
     """The status as a person reads it; what the scheduler does not tell, the run folder does."""
-    newest = newest_checkpoint(run.folder)
     lives = run.history.lives()
-    lines = [f"{run.folder}: job {run.job}, {_state(run, lives)}", progress_line(run.folder, lives)]
-    if newest:
-        age = _duration(datetime.now(UTC) - newest.written)
-        lines.append(f"checkpoint {newest.name}, {age} old" + (": finished" if newest.finished else ""))
-    else:
-        lines.append("no checkpoint yet")
-    return "\n".join([*filter(None, lines), *_restarts(lives)])
+    certifies = run.submission["kind"] == "certify"
+    lines = [
+        f"{run.folder}: job {run.job}, {_state(run, lives)}",
+        *(_sweep(run.folder) if certifies else _training(run.folder, lives)),
+        *_restarts(lives, "draw" if certifies else "step"),
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _training(run: Path, lives: list[Life]) -> list[str]:
+    newest = newest_checkpoint(run)
+    if newest is None:
+        return [progress_line(run, lives), "no checkpoint yet"]
+    age = _duration(datetime.now(UTC) - newest.written)
+    finished = ": finished" if newest.finished else ""
+    return [progress_line(run, lives), f"checkpoint {newest.name}, {age} old{finished}"]
+
+
+def _sweep(run: Path) -> list[str]:
+    from rrcm_dist.certification.status import describe_status as describe_sweep
+    from rrcm_dist.certification.status import read_status
+
+    try:
+        return [describe_sweep(read_status(run))]
+    except InvalidInput:
+        return ["nothing was drawn yet"]
 
 
 def _state(run: SubmittedRun, lives: list[Life]) -> str:
@@ -51,18 +69,18 @@ def progress_line(run: Path, lives: list[Life]) -> str:
     return f"{line}, ETA {_duration(timedelta(seconds=(total - step) * samples / step / speed))}"
 
 
-def _restarts(lives: list[Life]) -> list[str]:
+def _restarts(lives: list[Life], unit: str) -> list[str]:
     """A line for each life that was followed by another, or that ended badly."""
     count = max(0, len(lives) - 1)
     lines = [f"{count} restart{'' if count == 1 else 's'}"]
     for life in lives:
         if life.cause is None or life.ended is None:
-            lines.append(f"  life {life.number}: {life.started:%m-%d %H:%M:%S} to now, from step {life.start_step}")
+            lines.append(f"  life {life.number}: {life.started:%m-%d %H:%M:%S} to now, from {unit} {life.start_step}")
             continue
         detail = f" ({life.detail})" if life.detail else ""
         times = f"{life.started:%m-%d %H:%M:%S} to {life.ended:%m-%d %H:%M:%S} UTC"
         lines.append(
-            f"  life {life.number}: {times}, from step {life.start_step} to {life.end_step}: {life.cause}{detail}"
+            f"  life {life.number}: {times}, from {unit} {life.start_step} to {life.end_step}: {life.cause}{detail}"
         )
     return lines
 
