@@ -107,7 +107,7 @@ def test_what_all_ranks_complain_about_is_shown_once(tmp_path, digits):
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
-    (["--backend", "ray"], "backend ray is not available in this version: choose local or slurm"),
+    (["--backend", "ray"], "backend ray needs the cluster's facts: --site FILE, after the example of "),
     (["--backend", "locl"], "backend 'locl' is not known"),
     (["data.streams=3"], "2 ranks cannot share data.streams 3 evenly: choose 1, 3 ranks"),
     (["--threads", "0"], "threads: must be greater than or equal to 1 (given 0)"),
