@@ -10,6 +10,8 @@ Test = Callable[[Sequence[Pair]], set[Pair]]
 def find_bad(nodes: Sequence[str], test: Test) -> set[str] | None:
     """Nodes that fail even beside one that is known to be good; None where no two nodes are good together.
 
+    Of two that fail together, and each beside a third does not, the second.
+
     Usually two rounds: in the first all nodes are paired, in the second those of failing pairs are beside good ones.
     """
     failed: set[Pair] = set()
@@ -27,10 +29,11 @@ def find_bad(nodes: Sequence[str], test: Test) -> set[str] | None:
     while suspects:
         pairs = list(zip(good, suspects, strict=False))
         untested = [pair for pair in pairs if not {pair, pair[::-1]} & failed]
-        failing = {*pairs} - {*untested} | (test(untested) if untested else set())
-        bad |= {suspect for _, suspect in failing}
+        failing = test(untested) if untested else set()
+        failed |= failing
+        bad |= {suspect for _, suspect in failing.union(set(pairs) - set(untested))}
         suspects = suspects[len(pairs) :]
-    return bad
+    return bad | {max(pair, key=nodes.index) for pair in failed if not bad & set(pair)}
 
 
 def rounds(nodes: Sequence[str]) -> list[list[Pair]]:

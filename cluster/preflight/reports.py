@@ -11,7 +11,7 @@ from typing import Any
 
 MARK = "preflight "
 """What a line of a report begins with; other lines are somebody else's."""
-MOST_CHARACTERS = 280
+MOST_BYTES = 270
 """Of one text: a line of srun's output stays whole up to 1024 bytes."""
 DONE = "done"
 STAGES = ("", "importing torch", "device", "meeting", "all-reduce", DONE)
@@ -77,7 +77,7 @@ class Speaker:
         self._say({"finding": {name: _short(value) for name, value in asdict(finding).items() if value}})
 
     def _say(self, content: dict[str, Any]) -> None:
-        line = json.dumps({"node": self.node, "place": self.place, **content}, ensure_ascii=True)
+        line = json.dumps({"node": self.node, "place": self.place, **content}, ensure_ascii=False)
         print(f"{MARK}{line}", flush=True)
 
 
@@ -110,8 +110,10 @@ class Reports:
 
 
 def _short(value: Any) -> Any:
-    """One line, of at most `MOST_CHARACTERS`."""
+    """One line, of at most `MOST_BYTES`."""
     if not isinstance(value, str):
         return value
     text = " ".join(value.split())
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+    if len(text.encode()) <= MOST_BYTES:
+        return text
+    return text.encode()[: MOST_BYTES - 3].decode(errors="ignore") + "…"

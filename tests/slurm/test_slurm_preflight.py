@@ -1,8 +1,11 @@
 """Nodes that are unfit are named before a run begins on them, set aside, and the run goes on elsewhere."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -48,11 +51,11 @@ def undisturbed(tmp_path_factory, digits):
     return weights(folder)
 
 
-def write_recipe(folder, shards):
-    recipe = pretrain_recipe(shards, folder / "run", steps=STEPS, checkpoint_every=STEPS, log_every=5)
+def write_recipe(folder, shards, steps=STEPS):
+    recipe = pretrain_recipe(shards, folder / "run", steps=steps, checkpoint_every=steps, log_every=5)
     recipe = recipe.model_copy(
         update={
-            "knn": recipe.knn.model_copy(update={"every": STEPS}),
+            "knn": recipe.knn.model_copy(update={"every": steps}),
             "data": recipe.data.model_copy(update={"workers": 1}),
         }
     )
@@ -69,9 +72,9 @@ def call(slurm, folder, *command):
     return done.stdout
 
 
-def submit(slurm, folder, shards, **site):
+def submit(slurm, folder, shards, steps=STEPS, **site):
     """Job number of a run in `folder`/run."""
-    write_recipe(folder, shards)
+    write_recipe(folder, shards, steps)
     (folder / "site.yaml").write_text(json.dumps({**SITE, **site}))
     call(slurm, folder, "submit", "pretrain", "recipe.yaml", "--site", "site.yaml")
     return int(History(folder / "run").jobs()[-1]["job"])
@@ -104,16 +107,31 @@ def report(folder, life=0):
     return json.loads((folder / "run" / "cluster" / "preflight" / f"life-{life}" / "report.json").read_text())
 
 
+@contextmanager
+def fault(slurm, name, make, mend):
+    """A command on a host, undone afterwards."""
+    slurm.host(name).call(*make)
+    try:
+        yield
+    finally:
+        slurm.host(name).call(*mend)
+
+
+def hanging_shards(slurm, name, shards, folder):
+    """What opens the index there waits for ever: a pipe that nobody writes to."""
+    pipe, index = folder / "pipe", str(shards / "train" / "index.json")
+    if not pipe.exists():
+        os.mkfifo(pipe)
+    return fault(slurm, name, ("mount", "--bind", str(pipe), index), ("umount", index))
+
+
 def test_a_node_that_is_unfit_is_set_aside_and_the_run_goes_on_elsewhere(slurm, tmp_path, digits, undisturbed):
     """node1 has no shared memory for the loaders' queues."""
-    shm = slurm.host("node1").call
-    shm("mount", "-o", "remount,size=64k", "/dev/shm")
-    try:
+    remount = ("mount", "/dev/shm", "-o")
+    with fault(slurm, "node1", (*remount, "remount,size=64k"), (*remount, "remount,size=50%")):
         job = submit(slurm, tmp_path, digits)
         slurm.skip_requeue_delay(job)
         assert_finished(slurm, job, tmp_path, undisturbed)
-    finally:
-        shm("mount", "-o", "remount,size=50%", "/dev/shm")
     first, second = lives(tmp_path)
     assert (first.cause, first.excluded, second.cause) == (Cause.PREFLIGHT, ("node1",), Cause.DONE), log(tmp_path)
     assert "node1: shared memory: /dev/shm has 65.5 kB free" in first.detail
@@ -133,3 +151,138 @@ def test_healthy_nodes_pass_within_seconds(slurm, tmp_path, digits, undisturbed)
     said = log(tmp_path)
     assert "all-reduce over 2 ranks by gloo, 16 MiB: algorithm" in said
     assert "preflight passed in" in said
+
+
+@pytest.mark.exhaustive
+def test_a_node_that_sees_no_shards_is_named_and_not_those_that_do(three_nodes, tmp_path, digits, undisturbed):
+    slurm, train = three_nodes, str(digits / "train")
+    with fault(slurm, "node2", ("mount", "-t", "tmpfs", "tmpfs", train), ("umount", train)):
+        job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1)
+        slurm.skip_requeue_delay(job)
+        assert_finished(slurm, job, tmp_path, undisturbed)
+    first, second = lives(tmp_path)
+    assert (first.excluded, second.cause) == (("node2",), Cause.DONE), log(tmp_path)
+    assert f"node2: shards: data.train: {train} holds no index.json" in first.detail
+
+
+@pytest.mark.exhaustive
+def test_a_node_that_hangs_is_named_with_what_it_hangs_in(three_nodes, tmp_path, digits, undisturbed):
+    slurm = three_nodes
+    with hanging_shards(slurm, "node2", digits, tmp_path):
+        job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1, preflight_seconds=15)
+        slurm.skip_requeue_delay(job)
+        assert_finished(slurm, job, tmp_path, undisturbed)
+    first, second = lives(tmp_path)
+    assert (first.excluded, second.cause) == (("node2",), Cause.DONE), log(tmp_path)
+    assert "node2: it came no further than `shards` within 15 s" in first.detail
+
+
+@pytest.mark.exhaustive
+def test_a_node_behind_a_firewall_is_named(three_nodes, tmp_path, digits, undisturbed):
+    """The ports that ranks meet at are closed on node2, in both directions; Slurm's are not."""
+    slurm = three_nodes
+    rule = ("blackhole", "ipproto", "tcp", "sport", "12000-28000")
+    with fault(slurm, "node2", ("ip", "rule", "add", *rule), ("ip", "rule", "delete", *rule)):
+        job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1)
+        slurm.wait_for_state(job, "PENDING", seconds=SECONDS)
+        slurm.skip_requeue_delay(job)
+        assert_finished(slurm, job, tmp_path, undisturbed)
+    first, second = lives(tmp_path)
+    assert (first.excluded, second.cause) == (("node2",), Cause.DONE), log(tmp_path)
+    assert "node2: node1 network: does not get through to node2: timed out" in first.detail
+
+
+@pytest.mark.exhaustive
+def test_where_the_ranks_do_not_meet_pairs_of_nodes_tell_between_which(three_nodes, tmp_path, digits):
+    """node3 sends nothing to node2 on the ports that gloo deals out; with all three nodes used, none is left over."""
+    slurm = three_nodes
+    address = slurm.network.address(2)
+    rule = ("blackhole", "to", address, "ipproto", "tcp", "dport", "30000-65000")
+    back = ("blackhole", "to", address, "ipproto", "tcp", "sport", "30000-65000")
+    with (
+        fault(slurm, "node3", ("ip", "rule", "add", *rule), ("ip", "rule", "delete", *rule)),
+        fault(slurm, "node3", ("ip", "rule", "add", *back), ("ip", "rule", "delete", *back)),
+    ):
+        job = submit(slurm, tmp_path, digits, nodes=3, ranks_per_node=1, preflight_seconds=25)
+        assert slurm.wait_for_end(job, SECONDS) == "FAILED", log(tmp_path)
+    (life,) = lives(tmp_path)
+    assert (life.cause, life.excluded) == (Cause.PREFLIGHT, ()), log(tmp_path)
+    assert "node3: communication fails with it: " in life.detail
+    assert "without node3, partition main has 2 nodes, and the run needs 3" in life.detail
+
+
+@pytest.mark.exhaustive
+def test_a_stopped_rank_names_its_node(three_nodes, tmp_path, digits, undisturbed):
+    slurm = three_nodes
+    job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1, preflight_seconds=20)
+    wait_for(lambda: stopped(slurm, "node2", b"cluster.preflight.rank"), SECONDS, f"a rank to stop: {log(tmp_path)}")
+    slurm.wait_for_state(job, "PENDING", seconds=SECONDS)
+    slurm.skip_requeue_delay(job)
+    assert_finished(slurm, job, tmp_path, undisturbed)
+    first, second = lives(tmp_path)
+    assert (first.excluded, second.cause) == (("node2",), Cause.DONE), log(tmp_path)
+
+
+def stopped(slurm, node, word):
+    """Stop processes of a node with this word among their arguments; whether there was one."""
+    found = False
+    for process in slurm.host(node).processes():
+        with suppress(OSError):
+            words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+            if word in words and b"srun" not in words[0]:
+                os.kill(process, signal.SIGSTOP)
+                found = True
+    return found
+
+
+def test_what_no_node_sees_ends_the_run(slurm, tmp_path, digits):
+    job = submit(slurm, tmp_path, tmp_path / "nothing", nodes=2, ranks_per_node=1)
+    assert slurm.wait_for_end(job, SECONDS) == "FAILED", log(tmp_path)
+    (life,) = lives(tmp_path)
+    assert life.cause is Cause.REFUSED
+    assert f"every node: shards: data.train: {tmp_path}/nothing/train does not exist" in life.detail
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("event", "cause"), [
+    ("signal", Cause.REQUEUED), ("requeue", Cause.REQUEUED), ("cancel", Cause.CANCELLED),
+])  # fmt: skip
+def test_what_comes_during_the_preflight_ends_it_as_what_it_is(slurm, tmp_path, digits, undisturbed, event, cause):
+    with hanging_shards(slurm, "node1", digits, tmp_path):
+        job = submit(slurm, tmp_path, digits)
+        wait_for(lambda: "cluster.preflight.node" in log(tmp_path), SECONDS, "the preflight begins")
+        wait_for(lambda: in_shards(slurm), SECONDS, "it hangs")
+        if event == "cancel":
+            call(slurm, tmp_path, "cancel", "run")
+            assert slurm.wait_for_end(job, SECONDS) == "CANCELLED"
+        elif event == "requeue":
+            slurm.run("scontrol", "requeue", str(job))
+        else:
+            slurm.run("scancel", "--signal=USR2", "--batch", str(job))
+        wait_for(lambda: lives(tmp_path)[0].cause, SECONDS, "the life ends")
+    if event != "cancel":
+        slurm.skip_requeue_delay(job)
+        assert_finished(slurm, job, tmp_path, undisturbed)
+    assert lives(tmp_path)[0].cause is cause, log(tmp_path)
+
+
+def in_shards(slurm):
+    """Whether a process of node1 waits for the pipe to open."""
+    return any(
+        "wait_for_partner" in Path(f"/proc/{process}/task/{task}/wchan").read_text()
+        for process in slurm.host("node1").processes()
+        for task in os.listdir(f"/proc/{process}/task")
+    )
+
+
+@pytest.mark.exhaustive
+def test_signals_reach_the_ranks_after_a_preflight(slurm, tmp_path, digits):
+    job = submit(slurm, tmp_path, digits, steps=400)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and '"step": 20,' in metrics.read_text(), SECONDS, "step 20")
+    slurm.run("scancel", "--signal=USR2", "--batch", str(job))
+    slurm.skip_requeue_delay(job)
+    assert slurm.wait_for_end(job, SECONDS) == "COMPLETED", log(tmp_path)
+    first, second = lives(tmp_path)
+    assert (first.cause, second.cause) == (Cause.REQUEUED, Cause.DONE), log(tmp_path)
+    assert first.end_step == second.start_step >= 20
