@@ -10,7 +10,7 @@ PREFLIGHTS_ALLOWED = 5
 """Lives of one job that end because nodes are unfit: after more, the cluster wants a person's look."""
 
 
-def goes_on(lives: Sequence[Life], crashes_allowed: int) -> tuple[bool, str]:
+def goes_on(lives: Sequence[Life], crashes_allowed: int, place: str = "the checkpoint of step") -> tuple[bool, str]:
     """(whether the run goes on, why not).
 
     A crash from which the run came no further than the crash before it is the last: the same place would crash again.
@@ -18,6 +18,7 @@ def goes_on(lives: Sequence[Life], crashes_allowed: int) -> tuple[bool, str]:
     Args:
         lives: of the run, oldest first; the last one has ended.
         crashes_allowed: in one job, after which it still goes on.
+        place: what the steps of these lives count, in words.
     """
     last = lives[-1]
     if last.cause in WITHOUT_LIMIT:
@@ -37,5 +38,5 @@ def goes_on(lives: Sequence[Life], crashes_allowed: int) -> tuple[bool, str]:
     if len(crashes) > crashes_allowed:
         return False, f"it crashed {len(crashes)} times, and the site allows {crashes_allowed} (crashes_allowed)"
     if len(crashes) > 1 and crashes[-2].end_step == last.end_step:
-        return False, f"it crashed twice without getting beyond the checkpoint of step {last.end_step}"
+        return False, f"it crashed twice without getting beyond {place} {last.end_step}"
     return True, ""

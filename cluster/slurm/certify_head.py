@@ -66,7 +66,7 @@ class CertifyHead:
             cause, detail = self._live(life)
             history.end(life, cause, counted_draws(run), detail)
             print(f"life {life.number} ended: {cause}{f' ({detail})' if detail else ''}", flush=True)
-            again, why_not = goes_on(history.lives(), self.site.crashes_allowed)
+            again, why_not = goes_on(history.lives(), self.site.crashes_allowed, place="draw")
             self._tell(HeadState.AWAY if again else HeadState.ENDED)
         if not again:
             self._end_workers()
