@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.load import dump_recipe
+from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PaperConfig, PretrainConfig
 
 IMAGE_SIZE = 16
 ENCODER = {"image_size": IMAGE_SIZE, "patch": 4, "width": 32, "depth": 2, "heads": 2}
@@ -75,3 +76,44 @@ def _data(shards: Path) -> dict[str, Any]:
         "streams": 12,
         "workers": 0,
     }
+
+
+def certify_recipe(shards: Path, output: Path, checkpoint: Path) -> CertifyConfig:
+    return CertifyConfig.model_validate(
+        {
+            "name": "tiny",
+            "output": str(output),
+            "classifiers": [{"sigma": 0.25, "checkpoint": str(checkpoint)}],
+            "data": str(shards / "held-out"),
+            "image_size": IMAGE_SIZE,
+            "images": {"every": 40, "count": 4},
+            "n0": 20,
+            "n": 200,
+            "block": 50,
+        }
+    )
+
+
+def write_paper(folder: Path, shards: Path, **finetune: Any) -> Path:
+    """Recipe of a paper at two σ, into `folder`/paper; `finetune` sets values at the second σ."""
+    parts = {
+        "pretrain": pretrain_recipe(shards, folder / "unused"),
+        "finetune": finetune_recipe(shards, folder / "unused", steps=4),
+        "certify": certify_recipe(shards, folder / "unused", folder / "unused"),
+    }
+    for name, part in parts.items():
+        (folder / f"{name}.yaml").write_text(dump_recipe(part))
+    stage = {"recipe": str(folder / "finetune.yaml")}
+    paper = {
+        "name": "tiny-paper",
+        "output": str(folder / "paper"),
+        "train": str(shards / "train"),
+        "held_out": str(shards / "held-out"),
+        "pretrain": {"recipe": str(folder / "pretrain.yaml")},
+        "finetune": [{**stage, "set": {"sigma": 0.25}}, {**stage, "set": {"sigma": 0.5, **finetune}}],
+        "certify": {"recipe": str(folder / "certify.yaml")},
+        "title": "Tiny",
+    }
+    file = folder / "paper.yaml"
+    file.write_text(dump_recipe(PaperConfig.model_validate(paper)))
+    return file

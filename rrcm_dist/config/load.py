@@ -41,9 +41,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), kind: str | Non
     values = read_yaml(_text_of(file), str(file))
     if not isinstance(values, dict):
         raise InvalidInput(f"{file} is not a recipe: it must hold `key: value` lines, beginning with `kind:`")
+    checked = _checked_kind(values, kind, str(file))
     for override in overrides:
         _apply(values, override)
-    return _validated(values, _checked_kind(values, kind, str(file)), str(file))
+    return _validated(values, checked, str(file))
 
 
 def dump_recipe(recipe: AnyRecipe) -> str:
