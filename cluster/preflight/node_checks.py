@@ -20,7 +20,7 @@ from rrcm_dist.data.index import load_index
 from rrcm_dist.errors import RRCMError
 from rrcm_dist.files import gigabytes
 
-PACKAGES = ("torch", "deepspeed", "ray", "timm", "nvidia-nccl-cu12", "nvidia-nccl-cu13")
+PACKAGES = ("rrcm-dist", "torch", "deepspeed", "ray", "timm", "nvidia-nccl-cu12", "nvidia-nccl-cu13")
 DRIVER = Path("/proc/driver/nvidia/version")
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -117,7 +117,7 @@ def starting_point(run: Path, recipe: PretrainConfig | FinetuneConfig) -> Findin
 
 def versions() -> list[Finding]:
     """Of what must be the same on all nodes: one finding each, for the judge to compare."""
-    found = {"python": platform.python_version(), "rrcm-dist": _own_code(), "driver": _driver()}
+    found = {"python": platform.python_version(), "code": _own_code(), "driver": _driver()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -127,13 +127,13 @@ def versions() -> list[Finding]:
 
 
 def _own_code() -> str:
-    """The version, and a digest of the code: checkouts of the same version may differ."""
+    """A digest: checkouts of the same version may differ."""
     digest = hashlib.sha256()
     for package in (rrcm_dist, cluster):
         root = Path(str(package.__file__)).parent
         for file in sorted(root.rglob("*.py")):
             digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
-    return f"{metadata.version('rrcm-dist')} ({digest.hexdigest()[:8]})"
+    return digest.hexdigest()[:8]
 
 
 def _driver() -> str:

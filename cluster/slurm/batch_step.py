@@ -9,12 +9,14 @@ from types import FrameType
 
 from cluster.record.history import Cause
 from cluster.slurm.job_facts import end_by_slurm, why_asked
-from cluster.slurm.tools import ask
+from cluster.slurm.tools import ask, tell
 from rrcm_dist.errors import RunFailure
 
 POLL_SECONDS = 0.2
 REQUEUE_SECONDS = 600.0
 """For so long a silent controller is asked again."""
+LEAVE_OUT_SECONDS = 20.0
+"""For so long a requeued job is asked to leave nodes out, if Slurm lets the batch step live."""
 LET_GO_SECONDS = 30.0
 """So long after it was requeued Slurm has to end this life; a job that ends first might count as completed."""
 
@@ -53,13 +55,25 @@ class BatchStep:
             if time.monotonic() > deadline:
                 raise RunFailure(f"job {self.job} could not be requeued: `{otherwise}`")
             time.sleep(5)
-        # Slurm takes this of a pending job only, and leaves the batch step some seconds after requeueing.
-        if exclude and ask("scontrol", "update", f"jobid={self.job}", f"ExcNodeList={','.join(exclude)}") is None:
-            print(f"Slurm did not take it that {', '.join(exclude)} shall be left out", flush=True)
+        if exclude:
+            self._leave_out(exclude)
         print(f"requeued at {datetime.now(UTC).isoformat(timespec='seconds')}", flush=True)
         deadline = time.monotonic() + LET_GO_SECONDS
         while not self.terminated and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
+
+    def _leave_out(self, nodes: Sequence[str]) -> None:
+        """Slurm takes this of a pending job only, and leaves the batch step some seconds after requeueing."""
+        problem, deadline = "", time.monotonic() + LEAVE_OUT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                tell("scontrol", "update", f"jobid={self.job}", f"ExcNodeList={','.join(nodes)}")
+                return
+            except RunFailure as error:
+                problem = str(error)
+                print(problem, flush=True)
+            time.sleep(POLL_SECONDS)
+        print(f"{', '.join(nodes)} may be given to the job again: {problem}", flush=True)
 
     def _make_way(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

@@ -1,6 +1,7 @@
 """What is looked at on a node: each check on a good machine, and on one where it must complain."""
 
 import shutil
+from importlib import metadata
 
 import pytest
 from tiny import finetune_recipe, pretrain_recipe
@@ -100,4 +101,5 @@ def test_versions_are_of_what_must_agree():
     assert versions["version of torch"].startswith("2.")
     assert versions["version of deepspeed"] != "none"
     assert "version of python" in versions
-    assert versions["version of rrcm-dist"].endswith(")")
+    assert versions["version of rrcm-dist"] == metadata.version("rrcm-dist")
+    assert len(versions["version of code"]) == 8

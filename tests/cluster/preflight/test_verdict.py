@@ -100,6 +100,13 @@ def test_the_version_that_most_have_is_right():
     assert "torch is 2.12 where others have 2.13" in verdict.nodes["node1"][0]
 
 
+def test_code_that_differs_is_a_warning():
+    code = [[Finding("version of code", digest)] for digest in ("a", "b", "a")]
+    verdict = judge_nodes(reports(*code), 60)
+    assert verdict.passed
+    assert verdict.warnings == ["node2: its files of rrcm-dist differ from other nodes'"]
+
+
 # ---------------------------------------------------------------- ranks
 
 
