@@ -85,6 +85,18 @@ def test_activations_follow_the_micro_batch_and_reencoding_follows_their_number(
     assert again[0] == pytest.approx(0.75 * 3 / 12 * estimate.step_flops(recipes[0]), rel=2e-3)
 
 
+def test_the_loaders_queues_take_the_pixels_of_the_parts_that_are_kept_ready():
+    recipe = load_recipe(
+        "imagenet/pretrain-b", ["training.batch=4096", "data.workers=4", "data.prefetch=1"], "pretrain"
+    )
+    part = 32 * 3 * 3 * 224**2
+    assert estimate.loader_queue_bytes(recipe, 128) == 4 * 2 * part  # a part a batch, and no worker has less than two
+    assert estimate.loader_queue_bytes(recipe, 8) == 16 * part
+    assert estimate.loader_queue_bytes(recipe, 1) == 64 * part  # at most so many
+    alone = recipe.model_copy(update={"data": recipe.data.model_copy(update={"workers": 0})})
+    assert estimate.loader_queue_bytes(alone, 1) == 0
+
+
 def test_draws_of_a_certification_are_counted():
     recipe = load_recipe("imagenet/certify-b", kind="certify")
     assert estimate.certified_images(recipe, 50_000) == estimate.certified_images(recipe, None) == 500
