@@ -49,7 +49,7 @@ def main() -> None:
     settings = NodeSettings.from_json(sys.argv[1])
     with private_folder() as folder:
         try:
-            node = _start(settings, folder / RAY_FOLDER)
+            node = _start(settings, folder)
             dashboard = f"http://{node.webui_url}" if settings.head is None else ""
             print(json.dumps(asdict(NodeAddresses(node.address, dashboard))), file=answers, flush=True)
             sys.exit(_watch(node))
@@ -60,7 +60,7 @@ def main() -> None:
 
 def _start(settings: NodeSettings, folder: Path) -> Any:
     """A node of Ray; every port is one that the kernel finds free."""
-    os.environ |= _environment(settings)
+    os.environ |= {**_environment(settings), "TMPDIR": str(folder)}  # what Ray's processes leave goes with it
     import psutil
     from ray._private.node import Node
     from ray._private.parameter import RayParams
@@ -74,7 +74,7 @@ def _start(settings: NodeSettings, folder: Path) -> Any:
         "num_cpus": settings.cpus,
         "num_gpus": settings.gpus,
         "object_store_memory": min(MOST_OBJECT_STORE_BYTES, psutil.virtual_memory().total // 8),
-        "temp_dir": str(folder),
+        "temp_dir": str(folder / RAY_FOLDER),
         "include_dashboard": head,
         "dashboard_host": settings.host_address,
         "no_monitor": True,

@@ -76,6 +76,8 @@ class RayNode:
     @property
     def alive(self) -> bool:
         """Whether it is starting or up."""
+        if self._keeper.returncode is not None:
+            return False
         return os.waitid(os.P_PID, self._keeper.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
 
     def stop(self) -> None:

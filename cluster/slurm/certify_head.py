@@ -158,7 +158,11 @@ class CertifyHead:
 
     def _gpu_is_there(self) -> bool:
         token = Token(Path(self._facts.token_file).read_text(), self._facts.token_file)
-        return any(node.resources_total.get("GPU", 0) >= 1 for node in nodes_alive(self._facts.address, token))
+        try:
+            nodes = nodes_alive(self._facts.address, token)
+        except RunFailure:  # it is slow to answer; where it is gone, the sweep says so
+            return False
+        return any(node.resources_total.get("GPU", 0) >= 1 for node in nodes)
 
     def _environment(self) -> dict[str, str]:
         return {

@@ -44,7 +44,7 @@ def head(of):
 def test_a_dry_run_prints_the_scripts_of_head_and_workers(here, monkeypatch, capsys):
     site = str(SITES / "slurm-shared.yaml")
     monkeypatch.setattr(sys, "argv", ["cluster", "submit", "certify", "recipe.yaml", "--site", site, "--dry-run"])
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main()
     assert capsys.readouterr().out.replace(sys.executable, "PYTHON") == EXPECTED.read_text()
 

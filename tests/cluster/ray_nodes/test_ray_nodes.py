@@ -1,0 +1,131 @@
+"""Nodes of Ray that hang on the process that starts them: apart from every other, and gone with it."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.ray_nodes.facts import HeadFacts, HeadState, versions_here, write_token
+from rrcm_dist.certification.on_ray.address import Token, nodes_alive
+from rrcm_dist.certification.on_ray.folder import FOLDER_PREFIX
+from rrcm_dist.errors import RunFailure
+
+OWNER = """
+import os, sys, time
+from pathlib import Path
+from cluster.ray_nodes.node import NodeSettings, RayNode
+
+token_file = sys.argv[1]
+head = RayNode(NodeSettings("127.0.0.1", token_file, 0, 0), os.environ)
+while head.alive and not head.addresses:
+    time.sleep(0.05)
+worker = RayNode(NodeSettings("127.0.0.1", token_file, 3, 2, head.addresses.head), os.environ)
+while worker.alive and not worker.addresses:
+    time.sleep(0.05)
+print(head.addresses.head, head.addresses.dashboard, flush=True)
+sys.stdin.readline()
+worker.stop()
+head.stop()
+print(*(f"{node.alive}" for node in (worker, head)), flush=True)
+sys.stdin.readline()
+"""
+
+
+class Owner:
+    """A process with a head and a worker of two GPUs, and with a token of their own."""
+
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        folder.mkdir()
+        self.token = write_token(folder)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWNER, str(self.token)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"TMPDIR": str(temporary)}, cwd=Path(__file__).parents[3],
+        )  # fmt: skip
+
+    def line(self) -> list[str]:
+        return self.process.stdout.readline().split()
+
+    def go_on(self) -> None:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+def listening(processes: list[psutil.Process]) -> list[int]:
+    return [c.laddr.port for p in processes for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+
+
+@pytest.fixture
+def temporary():
+    """A short place for folders, whose sockets have long names."""
+    folder = Path(f"/tmp/rrcm-{os.getpid()}")
+    folder.mkdir()
+    yield folder
+    folder.rmdir()  # it must be empty
+
+
+@pytest.fixture
+def owners(tmp_path, temporary):
+    started = [Owner(tmp_path / name, temporary) for name in ("one", "other")]
+    yield started
+    for owner in started:
+        processes = owner.descendants() if owner.process.poll() is None else []
+        owner.process.kill()
+        owner.process.wait()
+        psutil.wait_procs(processes, timeout=20)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_clusters_on_a_host_never_meet_and_end_with_those_who_started_them(owners, temporary):
+    one, other = owners
+    addresses = [owner.line()[0] for owner in (one, other)]
+    assert len(list(temporary.glob(f"{FOLDER_PREFIX}*"))) == 4
+    assert all(stat.S_IMODE(folder.stat().st_mode) == 0o700 for folder in temporary.iterdir())
+
+    for owner, address in zip((one, other), addresses, strict=True):
+        nodes = nodes_alive(address, Token(owner.token.read_text(), ""))
+        assert sorted(dict(node.resources_total).get("GPU", 0) for node in nodes) == [0, 2]
+        assert sorted(dict(node.resources_total).get("CPU", 0) for node in nodes) == [0, 3]
+    with pytest.raises(RunFailure, match="refuses the token"):
+        nodes_alive(addresses[0], Token(other.token.read_text(), ""))
+    ports = [listening(owner.descendants()) for owner in (one, other)]
+    assert all(len(of) > 12 for of in ports)
+    assert not set(ports[0]) & set(ports[1])
+    assert not {6379, 8265, 10001, 44217, 44227, 52365} & {*ports[0], *ports[1]}
+
+    of_one, of_other = one.descendants(), other.descendants()
+    one.go_on()
+    assert one.line() == ["False", "False"]
+    assert not [process for process in of_one if process.is_running()]
+    assert all(process.is_running() for process in of_other)
+    other.process.send_signal(signal.SIGKILL)
+    start = time.monotonic()
+    assert not psutil.wait_procs(of_other, timeout=20)[1], f"after {time.monotonic() - start:.0f} s"
+    one.go_on()
+    assert one.process.wait(10) == 0
+    other.process.wait()
+
+
+def test_the_facts_of_a_head_are_read_as_they_were_written(tmp_path):
+    assert HeadFacts.read(tmp_path) is None
+    facts = HeadFacts(HeadState.RUNNING, 3, "10.0.0.1:3333", "http://10.0.0.1:4444", "/token", versions_here())
+    facts.write(tmp_path)
+    assert HeadFacts.read(tmp_path) == facts
+    assert versions_here()["Python"] == sys.version.split()[0]
+
+
+def test_a_token_is_made_once_and_is_this_users_alone(tmp_path):
+    token = write_token(tmp_path)
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    text = token.read_text()
+    assert len(text) == 64
+    assert write_token(tmp_path).read_text() == text
