@@ -94,6 +94,12 @@ def assert_finished(slurm, job, folder, undisturbed):
     assert all(torch.equal(value, found[name]) for name, value in undisturbed.items())
 
 
+def go_on(slurm, job, folder):
+    """When the first life has ended, let the job begin the next at once."""
+    wait_for(lambda: any(life.cause for life in lives(folder)), SECONDS, "the life ends")
+    slurm.skip_requeue_delay(job)
+
+
 def lives(folder):
     return History(folder / "run").lives()
 
@@ -117,12 +123,16 @@ def fault(slurm, name, make, mend):
         slurm.host(name).call(*mend)
 
 
-def hanging_shards(slurm, name, shards, folder):
-    """What opens the index there waits for ever: a pipe that nobody writes to."""
-    pipe, index = folder / "pipe", str(shards / "train" / "index.json")
-    if not pipe.exists():
-        os.mkfifo(pipe)
-    return fault(slurm, name, ("mount", "--bind", str(pipe), index), ("umount", index))
+def stopped(slurm, node, module):
+    """Stop the processes of a node that run this module; whether there were any."""
+    found = False
+    for process in slurm.host(node).processes():
+        with suppress(OSError):
+            words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+            if module.encode() in words and b"srun" not in words[0]:
+                os.kill(process, signal.SIGSTOP)
+                found = True
+    return found
 
 
 def test_a_node_that_is_unfit_is_set_aside_and_the_run_goes_on_elsewhere(slurm, tmp_path, digits, undisturbed):
@@ -130,7 +140,7 @@ def test_a_node_that_is_unfit_is_set_aside_and_the_run_goes_on_elsewhere(slurm, 
     remount = ("mount", "/dev/shm", "-o")
     with fault(slurm, "node1", (*remount, "remount,size=64k"), (*remount, "remount,size=50%")):
         job = submit(slurm, tmp_path, digits)
-        slurm.skip_requeue_delay(job)
+        go_on(slurm, job, tmp_path)
         assert_finished(slurm, job, tmp_path, undisturbed)
     first, second = lives(tmp_path)
     assert (first.cause, first.excluded, second.cause) == (Cause.PREFLIGHT, ("node1",), Cause.DONE), log(tmp_path)
@@ -140,6 +150,22 @@ def test_a_node_that_is_unfit_is_set_aside_and_the_run_goes_on_elsewhere(slurm, 
     assert report(tmp_path, 1)["passed"] is True
     seen = call(slurm, tmp_path, "status", "run")
     assert "preflight (set aside node1: " in seen
+
+
+@pytest.mark.exhaustive
+def test_a_resubmitted_run_leaves_out_the_nodes_that_were_set_aside(slurm, tmp_path, digits, undisturbed):
+    remount = ("mount", "/dev/shm", "-o")
+    with fault(slurm, "node1", (*remount, "remount,size=64k"), (*remount, "remount,size=50%")):
+        job = submit(slurm, tmp_path, digits)
+        wait_for(lambda: any(life.cause for life in lives(tmp_path)), SECONDS, "the life ends")
+        slurm.wait_for_state(job, "PENDING")
+        call(slurm, tmp_path, "cancel", "run")
+        slurm.wait_for_end(job, SECONDS)
+        call(slurm, tmp_path, "resubmit", "run")
+        again = int(History(tmp_path / "run").jobs()[-1]["job"])
+        assert_finished(slurm, again, tmp_path, undisturbed)
+    assert again != job
+    assert slurm.job(again)["ExcNodeList"] == "node1"
 
 
 @pytest.mark.exhaustive
@@ -158,23 +184,11 @@ def test_a_node_that_sees_no_shards_is_named_and_not_those_that_do(three_nodes, 
     slurm, train = three_nodes, str(digits / "train")
     with fault(slurm, "node2", ("mount", "-t", "tmpfs", "tmpfs", train), ("umount", train)):
         job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1)
-        slurm.skip_requeue_delay(job)
+        go_on(slurm, job, tmp_path)
         assert_finished(slurm, job, tmp_path, undisturbed)
     first, second = lives(tmp_path)
     assert (first.excluded, second.cause) == (("node2",), Cause.DONE), log(tmp_path)
     assert f"node2: shards: data.train: {train} holds no index.json" in first.detail
-
-
-@pytest.mark.exhaustive
-def test_a_node_that_hangs_is_named_with_what_it_hangs_in(three_nodes, tmp_path, digits, undisturbed):
-    slurm = three_nodes
-    with hanging_shards(slurm, "node2", digits, tmp_path):
-        job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1, preflight_seconds=15)
-        slurm.skip_requeue_delay(job)
-        assert_finished(slurm, job, tmp_path, undisturbed)
-    first, second = lives(tmp_path)
-    assert (first.excluded, second.cause) == (("node2",), Cause.DONE), log(tmp_path)
-    assert "node2: it came no further than `shards` within 15 s" in first.detail
 
 
 @pytest.mark.exhaustive
@@ -184,8 +198,7 @@ def test_a_node_behind_a_firewall_is_named(three_nodes, tmp_path, digits, undist
     rule = ("blackhole", "ipproto", "tcp", "sport", "12000-28000")
     with fault(slurm, "node2", ("ip", "rule", "add", *rule), ("ip", "rule", "delete", *rule)):
         job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1)
-        slurm.wait_for_state(job, "PENDING", seconds=SECONDS)
-        slurm.skip_requeue_delay(job)
+        go_on(slurm, job, tmp_path)
         assert_finished(slurm, job, tmp_path, undisturbed)
     first, second = lives(tmp_path)
     assert (first.excluded, second.cause) == (("node2",), Cause.DONE), log(tmp_path)
@@ -212,27 +225,17 @@ def test_where_the_ranks_do_not_meet_pairs_of_nodes_tell_between_which(three_nod
 
 
 @pytest.mark.exhaustive
-def test_a_stopped_rank_names_its_node(three_nodes, tmp_path, digits, undisturbed):
+@pytest.mark.parametrize(("module", "told"), [("node", "node2: it "), ("rank", "still wait for each other")])
+def test_a_node_that_hangs_is_named(three_nodes, tmp_path, digits, undisturbed, module, told):
+    """In the look at it, or in the meeting of the ranks."""
     slurm = three_nodes
-    job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1, preflight_seconds=20)
-    wait_for(lambda: stopped(slurm, "node2", b"cluster.preflight.rank"), SECONDS, f"a rank to stop: {log(tmp_path)}")
-    slurm.wait_for_state(job, "PENDING", seconds=SECONDS)
-    slurm.skip_requeue_delay(job)
+    job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1, preflight_seconds=30)
+    wait_for(lambda: stopped(slurm, "node2", f"cluster.preflight.{module}"), SECONDS, "a process to stop")
+    go_on(slurm, job, tmp_path)
     assert_finished(slurm, job, tmp_path, undisturbed)
     first, second = lives(tmp_path)
     assert (first.excluded, second.cause) == (("node2",), Cause.DONE), log(tmp_path)
-
-
-def stopped(slurm, node, word):
-    """Stop processes of a node with this word among their arguments; whether there was one."""
-    found = False
-    for process in slurm.host(node).processes():
-        with suppress(OSError):
-            words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-            if word in words and b"srun" not in words[0]:
-                os.kill(process, signal.SIGSTOP)
-                found = True
-    return found
+    assert told in first.detail or "came no further than" in first.detail
 
 
 def test_what_no_node_sees_ends_the_run(slurm, tmp_path, digits):
@@ -248,31 +251,19 @@ def test_what_no_node_sees_ends_the_run(slurm, tmp_path, digits):
     ("signal", Cause.REQUEUED), ("requeue", Cause.REQUEUED), ("cancel", Cause.CANCELLED),
 ])  # fmt: skip
 def test_what_comes_during_the_preflight_ends_it_as_what_it_is(slurm, tmp_path, digits, undisturbed, event, cause):
-    with hanging_shards(slurm, "node1", digits, tmp_path):
-        job = submit(slurm, tmp_path, digits)
-        wait_for(lambda: "cluster.preflight.node" in log(tmp_path), SECONDS, "the preflight begins")
-        wait_for(lambda: in_shards(slurm), SECONDS, "it hangs")
-        if event == "cancel":
-            call(slurm, tmp_path, "cancel", "run")
-            assert slurm.wait_for_end(job, SECONDS) == "CANCELLED"
-        elif event == "requeue":
-            slurm.run("scontrol", "requeue", str(job))
-        else:
-            slurm.run("scancel", "--signal=USR2", "--batch", str(job))
-        wait_for(lambda: lives(tmp_path)[0].cause, SECONDS, "the life ends")
+    job = submit(slurm, tmp_path, digits)
+    wait_for(lambda: stopped(slurm, "node1", "cluster.preflight.node"), SECONDS, "a process to stop")
+    if event == "cancel":
+        call(slurm, tmp_path, "cancel", "run")
+        assert slurm.wait_for_end(job, SECONDS) == "CANCELLED"
+    elif event == "requeue":
+        slurm.run("scontrol", "requeue", str(job))
+    else:
+        slurm.run("scancel", "--signal=USR2", "--batch", str(job))
     if event != "cancel":
-        slurm.skip_requeue_delay(job)
+        go_on(slurm, job, tmp_path)
         assert_finished(slurm, job, tmp_path, undisturbed)
     assert lives(tmp_path)[0].cause is cause, log(tmp_path)
-
-
-def in_shards(slurm):
-    """Whether a process of node1 waits for the pipe to open."""
-    return any(
-        "wait_for_partner" in Path(f"/proc/{process}/task/{task}/wchan").read_text()
-        for process in slurm.host("node1").processes()
-        for task in os.listdir(f"/proc/{process}/task")
-    )
 
 
 @pytest.mark.exhaustive
@@ -281,7 +272,7 @@ def test_signals_reach_the_ranks_after_a_preflight(slurm, tmp_path, digits):
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and '"step": 20,' in metrics.read_text(), SECONDS, "step 20")
     slurm.run("scancel", "--signal=USR2", "--batch", str(job))
-    slurm.skip_requeue_delay(job)
+    go_on(slurm, job, tmp_path)
     assert slurm.wait_for_end(job, SECONDS) == "COMPLETED", log(tmp_path)
     first, second = lives(tmp_path)
     assert (first.cause, second.cause) == (Cause.REQUEUED, Cause.DONE), log(tmp_path)

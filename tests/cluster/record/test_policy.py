@@ -38,6 +38,27 @@ def test_two_crashes_without_progress_are_the_end_even_with_a_preemption_between
     assert (again, why) == (False, "it crashed twice without getting beyond the checkpoint of step 10")
 
 
+def test_unfit_nodes_are_set_aside_a_few_times():
+    unfit = [Life(n, "7", NOW, 0, NOW, Cause.PREFLIGHT, 0, excluded=(f"node{n}",)) for n in range(6)]
+    assert goes_on(unfit[:5], crashes_allowed=0) == (True, "")
+    again, why = goes_on(unfit, crashes_allowed=0)
+    assert not again
+    assert "6 times in one job nodes were unfit" in why
+
+
+def test_an_unfit_node_that_cannot_be_done_without_is_the_end():
+    assert goes_on(lives((Cause.PREFLIGHT, 0)), crashes_allowed=3) == (False, "")
+
+
+def test_nodes_set_aside_are_remembered_by_job(tmp_path):
+    history = History(tmp_path)
+    for job, nodes in (("7", ["node3"]), ("7", ["node1", "node3"]), ("8", ["node2"]), ("8", [])):
+        history.end(history.begin(job, 0), Cause.PREFLIGHT, 0, "unfit", nodes)
+    assert history.excluded("7") == ["node1", "node3"]
+    assert history.excluded("8") == ["node2"]
+    assert history.lives()[1].excluded == ("node1", "node3")
+
+
 def test_a_resubmitted_run_begins_its_count_anew():
     before = lives((Cause.CRASHED, 10), (Cause.CRASHED, 10))
     now = Life(2, "8", NOW, 10, NOW, Cause.CRASHED, 10)
