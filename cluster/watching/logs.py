@@ -47,7 +47,7 @@ class _Logs:
             text = self._run.place.log()
             self._print("job", text[self._shown.get("job", 0) :], lines)
             found = bool(text)
-        for log in self._of_ranks():
+        for log in [*self._of_ranks(), *self._of_sweep()]:
             found = True
             name = f"{log.parent.name} {log.stem}"
             with open(log, "rb") as file:
@@ -67,6 +67,14 @@ class _Logs:
         newest = self._run.folder / "logs" / f"life-{lives[-1].number}" if lives else None
         logs = sorted(newest.glob("rank-*.log"), key=_rank_of) if newest else []
         return logs if self._rank is None else [log for log in logs if _rank_of(log) == self._rank]
+
+    def _of_sweep(self) -> list[Path]:
+        """Of a certification: what the newest life's driver says, and the worker jobs."""
+        if self._rank is not None:
+            return []
+        sweeps = sorted((self._run.folder / "logs").glob("life-*/certify.log"), key=lambda log: log.stat().st_mtime)
+        workers = self._run.submission.get("workers")
+        return [*sweeps[-1:], *sorted(self._run.folder.glob(f"cluster/submission-*/{workers}_*_log.out"))]
 
 
 def _rank_of(log: Path) -> int:
