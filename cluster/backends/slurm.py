@@ -11,6 +11,7 @@ from cluster.jobs.certification import CertifyJob
 from cluster.jobs.single import SingleJob
 from cluster.jobs.training import TrainingJob
 from cluster.record.history import History
+from cluster.record.lock import submission_lock
 from cluster.site import SlurmSite
 from cluster.slurm.batch import Batch, Resources
 from cluster.slurm.certify_submission import CertifySubmission
@@ -42,12 +43,13 @@ class SlurmBackend:
         require_slurm()
         check_site(self.site)
         run = job.folder.absolute()
-        check_unowned(run)
-        folder = History(run).next_submission()
-        recipe = folder / "recipe.yaml"
-        write_text(recipe, job.recipe_text())
-        number = self._batch(job, folder, after).queue(self._step(job, recipe))
-        History(run).add_job(number, job.kind, recipe, sys.argv[1:], self.site.model_dump(mode="json"))
+        with submission_lock(run):
+            check_unowned(run)
+            folder = History(run).next_submission()
+            recipe = folder / "recipe.yaml"
+            write_text(recipe, job.recipe_text())
+            number = self._batch(job, folder, after).queue(self._step(job, recipe))
+            History(run).add_job(number, job.kind, recipe, sys.argv[1:], self.site.model_dump(mode="json"))
         return number
 
     def describe(self, job: Job) -> str:

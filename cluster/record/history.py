@@ -92,10 +92,17 @@ class History:
         return list(lives.values())
 
     def begin(self, job: str, step: int) -> Life:
-        """A new life begins at the checkpoint of this step. One before that ended without a word lost its node."""
+        """A new life begins at the checkpoint of this step.
+
+        Of one before that ended without a word: where the job itself came back, its node was lost; where another job
+        had to come, whoever watched over it was killed.
+        """
         lives = self.lives()
         if lives and lives[-1].cause is None:
-            self.end(lives[-1], Cause.NODE_LOST, step, "it ended without a word, as when its first node dies")
+            if lives[-1].job == job:
+                self.end(lives[-1], Cause.NODE_LOST, step, "it ended without a word, as when its first node dies")
+            else:
+                self.end(lives[-1], Cause.CRASHED, step, "it ended without a word, as when its supervisor is killed")
         life = Life(len(lives), job, datetime.now(UTC), step)
         line = {"life": life.number, "event": "started", "time": _now(), "job": job, "step": step}
         _append(self._lives, line)

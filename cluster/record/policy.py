@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from cluster.record.history import Cause, Life
 
-WITHOUT_LIMIT = {Cause.TIME_LIMIT, Cause.PREEMPTED, Cause.REQUEUED, Cause.NODE_LOST}
+WITHOUT_LIMIT = {Cause.PREEMPTED, Cause.REQUEUED, Cause.NODE_LOST}
+AS_WANTED = {Cause.DONE, Cause.CANCELLED}
+"""Causes of a life that is followed by no other because nobody wants one; any other last life has failed."""
 
 PREFLIGHTS_ALLOWED = 5
 """Lives of one job that end because nodes are unfit: after more, the cluster wants a person's look."""
@@ -14,6 +16,7 @@ def goes_on(lives: Sequence[Life], crashes_allowed: int, place: str = "the check
     """(whether the run goes on, why not).
 
     A crash from which the run came no further than the crash before it is the last: the same place would crash again.
+    So is the second life that reaches its time limit without a newer checkpoint: no life of that length will.
 
     Args:
         lives: of the run, oldest first; the last one has ended.
@@ -24,6 +27,8 @@ def goes_on(lives: Sequence[Life], crashes_allowed: int, place: str = "the check
     if last.cause in WITHOUT_LIMIT:
         return True, ""
     of_job = [life for life in lives if life.job == last.job]
+    if last.cause is Cause.TIME_LIMIT:
+        return _after_time_limit([life for life in of_job if life.cause is Cause.TIME_LIMIT][-2:])
     if last.cause is Cause.PREFLIGHT and last.excluded:
         unfit = sum(life.cause is Cause.PREFLIGHT for life in of_job)
         if unfit <= PREFLIGHTS_ALLOWED:
@@ -40,3 +45,13 @@ def goes_on(lives: Sequence[Life], crashes_allowed: int, place: str = "the check
     if len(crashes) > 1 and crashes[-2].end_step == last.end_step:
         return False, f"it crashed twice without getting beyond {place} {last.end_step}"
     return True, ""
+
+
+def _after_time_limit(ends: Sequence[Life]) -> tuple[bool, str]:
+    last = ends[-1]
+    if len(ends) < 2 or any((life.start_step, life.end_step) != (last.end_step, last.end_step) for life in ends):
+        return True, ""
+    return False, (
+        f"two lives reached the time limit without getting beyond the checkpoint of step {last.end_step}: "
+        "give it a longer time_limit, or a shorter training.checkpoint_every"
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.site import SlurmSite
+from rrcm_dist.cli.door import enter
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 try:
@@ -57,7 +58,7 @@ class Batch:
         """Number of the job array (of the job, where there is but one step), all of whose tasks may run at once."""
         executor = self._executor()
         try:
-            jobs = executor.map_array(_call, steps) if len(steps) > 1 else [executor.submit(steps[0])]
+            jobs = executor.map_array(_call, steps) if len(steps) > 1 else [executor.submit(_call, steps[0])]
         except Exception as error:  # submitit's errors have no common class
             raise RunFailure(f"the job was not queued: {_words(error)}") from error
         return str(jobs[0].job_id).partition("_")[0]
@@ -114,9 +115,13 @@ class _Executor(SlurmExecutor):
         return 2
 
 
-def _call(step: Callable[[], Any]) -> Any:
-    """A task of an array calls its own step."""
-    return step()
+def _call(step: Callable[[], Any]) -> None:
+    """What submitit calls, once in every life; it does not return.
+
+    Submitit would keep the result in a file, and fail where the disk is full or a killed life has left half of one.
+    """
+    enter(step)
+    sys.exit(0)
 
 
 def _words(error: Exception) -> str:

@@ -1,13 +1,15 @@
 """What can be known to be wrong before a job is queued."""
 
+from typing import Literal
+
 from cluster.site import SlurmSite
 from cluster.slurm.tools import ask
 from rrcm_dist.errors import InvalidInput
 
 
 def check_site(site: SlurmSite) -> None:
-    """Raise `InvalidInput` for a partition, account, GPUs or a limit that the cluster does not have."""
-    lines = (ask("sinfo", "--noheader", "--format=%R|%l|%G|%D") or "").splitlines()
+    """Raise `InvalidInput` for a partition, account, qos, CPUs, GPUs or a limit that the cluster does not have."""
+    lines = (ask("sinfo", "--noheader", "--exact", "--format=%R|%l|%G|%D|%c") or "").splitlines()
     partitions: dict[str, list[list[str]]] = {}
     for line in lines:
         name, *rest = line.split("|")
@@ -16,29 +18,38 @@ def check_site(site: SlurmSite) -> None:
         if site.partition not in partitions:
             raise InvalidInput(f"there is no partition {site.partition}: choose {', '.join(partitions)}")
         _check_partition(site, partitions[site.partition])
-    if site.account is not None:
-        _check_account(site.account)
+    _check_accounted("account", site.account)
+    _check_accounted("qos", site.qos)
 
 
 def _check_partition(site: SlurmSite, lines: list[list[str]]) -> None:
     limit = minutes(lines[0][0])
     if limit is not None and site.time_limit > limit:
         raise InvalidInput(f"time_limit {site.time_limit} min is more than partition {site.partition} allows: {limit}")
-    most = max(_gpus(gres) for _, gres, _ in lines)
+    cpus = max(int(count) for *_, count in lines)
+    if site.ranks_per_node * site.cpus_per_rank > cpus:
+        raise InvalidInput(
+            f"{site.ranks_per_node} ranks of cpus_per_rank {site.cpus_per_rank} are more than a node of partition "
+            f"{site.partition} has: {cpus} CPUs"
+        )
+    most = max(_gpus(gres) for _, gres, *_ in lines)
     if site.gpus_per_node > most:
         raise InvalidInput(
             f"gpus_per_node {site.gpus_per_node} is more than a node of partition {site.partition} has: {most}"
         )
-    nodes = sum(int(count) for _, _, count in lines)
+    nodes = sum(int(count) for _, _, count, _ in lines)
     if site.nodes > nodes:
         raise InvalidInput(f"nodes {site.nodes} is more than partition {site.partition} has: {nodes}")
 
 
-def _check_account(account: str) -> None:
-    """Where there is accounting; elsewhere any account is taken."""
-    known = ask("sacctmgr", "--noheader", "--parsable2", "show", "account", "format=Account")
-    if known and account not in known.split():
-        raise InvalidInput(f"there is no account {account}: choose {', '.join(known.split())}")
+def _check_accounted(kind: Literal["account", "qos"], name: str | None) -> None:
+    """Where there is accounting; elsewhere any name is taken."""
+    if name is None:
+        return
+    field = {"account": "Account", "qos": "Name"}[kind]
+    known = (ask("sacctmgr", "--noheader", "--parsable2", "show", kind, f"format={field}") or "").split()
+    if known and name not in known:
+        raise InvalidInput(f"there is no {kind} {name}: choose {', '.join(known)}")
 
 
 def minutes(text: str) -> int | None:

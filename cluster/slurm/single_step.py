@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster.jobs.single import SingleJob
 from cluster.record.history import Cause, History, Life
-from cluster.record.policy import goes_on
+from cluster.record.policy import AS_WANTED, goes_on
 from cluster.site import SlurmSite
 from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
 from rrcm_dist.errors import RunFailure
@@ -33,7 +33,7 @@ class SingleStep:
         # Slurm has requeued what it ends, unless for its time limit.
         if again and (not step.terminated or cause is Cause.TIME_LIMIT):
             step.requeue(f"python -m cluster resubmit {self.job.folder.parent}")
-        if not again and cause in (Cause.CRASHED, Cause.REFUSED):
+        if not again and cause not in AS_WANTED:
             raise RunFailure("; ".join(filter(None, [f"{cause}: {detail}", why_not])))
         return str(cause)
 

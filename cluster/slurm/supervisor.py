@@ -15,8 +15,9 @@ from pathlib import Path
 from cluster.preflight.table import in_words
 from cluster.preflight.verdict import Verdict
 from cluster.record.history import Cause, History, Life
-from cluster.record.policy import goes_on
+from cluster.record.policy import AS_WANTED, goes_on
 from cluster.record.progress import newest_checkpoint, newest_step
+from cluster.record.rank_errors import why_ranks_ended
 from cluster.site import SlurmSite
 from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
 from cluster.slurm.job_facts import lost_nodes, node_address
@@ -61,7 +62,7 @@ class Supervisor:
             self._step.requeue(f"python -m cluster resubmit {run}", exclude if self._unfit else ())
         if self._srun:
             self._srun.wait()  # of a job that Slurm ends, the ranks keep a checkpoint meanwhile
-        if not again and cause in (Cause.CRASHED, Cause.REFUSED, Cause.PREFLIGHT):
+        if not again and cause not in AS_WANTED:
             raise RunFailure("; ".join(filter(None, [f"{cause}: {detail}", why_not])))
         return str(cause)
 
@@ -130,9 +131,9 @@ class Supervisor:
             return self._step.why(self.site.seconds_before_limit)
         if lost := lost_nodes(os.environ["SLURM_JOB_NODELIST"], life.started):
             return Cause.NODE_LOST, ", ".join(lost)
-        if code == REFUSED:
-            return Cause.REFUSED, "see the ranks' logs"
-        return Cause.CRASHED, f"srun ended with {code}; see logs/life-{life.number}"
+        logs = f"logs/life-{life.number}"
+        why = why_ranks_ended(Path(self.run) / logs) or f"srun ended with {code}"
+        return Cause.REFUSED if code == REFUSED else Cause.CRASHED, f"{why}; see {logs}"
 
     def _srun_command(self, logs: Path) -> list[str]:
         site = self.site

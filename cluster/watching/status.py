@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cluster.record.history import Life
+from cluster.record.policy import goes_on
 from cluster.record.progress import last_metrics, newest_checkpoint, total_steps
 from cluster.watching.runs import SubmittedRun
 from rrcm_dist.errors import InvalidInput, RunFailure
@@ -17,6 +18,7 @@ def describe_status(run: SubmittedRun) -> str:
         f"{run.folder}: job {run.job}, {_state(run, lives)}",
         *(_sweep(run.folder) if certifies else _training(run.folder, lives)),
         *_restarts(lives, "draw" if certifies else "step"),
+        _why_not_again(run, lives),
     ]
     return "\n".join(filter(None, lines))
 
@@ -83,6 +85,14 @@ def _restarts(lives: list[Life], unit: str) -> list[str]:
             f"  life {life.number}: {times}, from {unit} {life.start_step} to {life.end_step}: {life.cause}{detail}"
         )
     return lines
+
+
+def _why_not_again(run: SubmittedRun, lives: list[Life]) -> str:
+    """Why a run that has failed is not tried again; empty where its last cause says all."""
+    if not lives or lives[-1].cause is None:
+        return ""
+    again, why_not = goes_on(lives, run.submission["site"].get("crashes_allowed", 0))
+    return "" if again or not why_not else f"it was not tried again: {why_not}"
 
 
 def _duration(time: timedelta) -> str:
