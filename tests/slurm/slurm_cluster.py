@@ -6,15 +6,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from slurm_configuration import CGROUP_CONF, gres_conf, hosts_file, slurm_conf, slurmdbd_conf
 from slurm_daemons import start_accounting, start_munged, start_slurmctld, start_slurmd
-from slurm_hosts import Daemon, Host, Network, wait_for
+from slurm_hosts import Daemon, Host, Network, call, wait_for
 
 _FOLDER_PREFIX = "slurm-rrcm-"
 _NVIDIA_MAJOR = 195
+_SMALL_DISK_MIB, _FILLER = 8, "filler"
 _FINISHED = {"CANCELLED", "COMPLETED", "FAILED", "NODE_FAIL", "PREEMPTED", "TIMEOUT"}
 
 
@@ -48,6 +50,8 @@ class SlurmCluster:
         # Paths of sockets have at most 107 bytes: a folder of pytest's may be too deep.
         self.folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp"))
         (self.folder / "owner").symlink_to(f"{os.getpid()} {_start_time(os.getpid())}")
+        self.small_disk.mkdir()
+        call("mount", "-t", "tmpfs", "-o", f"size={_SMALL_DISK_MIB}m", "tmpfs", str(self.small_disk))
         try:
             self._write_configuration()
             start_munged(self.network.head, self.folder)
@@ -68,7 +72,7 @@ class SlurmCluster:
             node.die()
         self._nodes.clear()
         self.network.remove()
-        shutil.rmtree(self.folder)
+        _remove(self.folder)
 
     def environment(self) -> dict[str, str]:
         """Environment in which Slurm's commands mean this cluster."""
@@ -112,6 +116,11 @@ class SlurmCluster:
         self._boot(name)
         self.wait_until_idle([name])
 
+    def restart_node(self, name: str) -> None:
+        """Power fails and is back at once: the node comes back before it is missed."""
+        self.kill_node(name)
+        self._boot(name)
+
     def kill_slurmd(self, name: str) -> None:
         """Kill the node's daemon alone; the jobs' steps live on."""
         self._slurmds[name].kill()
@@ -137,6 +146,21 @@ class SlurmCluster:
         """Let a requeued job start at once, instead of two minutes later, as Slurm wants it."""
         self.wait_for_state(job, "PENDING")
         self.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+
+    @property
+    def small_disk(self) -> Path:
+        """A folder on a disk of its own, of a few MiB, which every host sees."""
+        return self.folder / "small-disk"
+
+    def fill_small_disk(self) -> None:
+        """Leave no byte free there."""
+        with open(self.small_disk / _FILLER, "wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def empty_small_disk(self) -> None:
+        """Make room again."""
+        (self.small_disk / _FILLER).unlink(missing_ok=True)
 
     # ---------------------------------------------------------------- what users do
 
@@ -236,7 +260,12 @@ def _remove_folders_of_ended_sessions() -> None:
         if owner.is_symlink():
             pid, start_time = os.readlink(owner).split()
             if _start_time(int(pid)) != start_time:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder, ignore_errors=True)
+
+
+def _remove(folder: Path, ignore_errors: bool = False) -> None:
+    subprocess.run(["umount", "--lazy", str(folder / "small-disk")], capture_output=True)
+    shutil.rmtree(folder, ignore_errors=ignore_errors)
 
 
 def _start_time(pid: int) -> str | None:
