@@ -6,13 +6,14 @@ counted until then.
 """
 
 import os
-import socket
+import shlex
 import subprocess
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cluster.ray_nodes.addresses import own_address
 from cluster.ray_nodes.facts import HeadFacts, HeadState, versions_here, write_token
 from cluster.ray_nodes.node import NodeAddresses, NodeSettings, RayNode
 from cluster.ray_nodes.processes import die_with_parent_alone
@@ -77,7 +78,9 @@ class CertifyHead:
         return str(cause)
 
     def _live(self, life: Life) -> tuple[Cause, str]:
-        settings = NodeSettings(_own_address(), self._facts.token_file, self.cpus, self.gpus)
+        settings = NodeSettings(
+            own_address(node_address(os.environ["SLURMD_NODENAME"])), self._facts.token_file, self.cpus, self.gpus
+        )
         node = RayNode(settings, self._environment())
         self._children.callback(node.stop)
         while node.alive and node.addresses is None and not self._ending:
@@ -110,6 +113,7 @@ class CertifyHead:
         logs = Path(self.run) / "logs" / f"life-{life.number}"
         logs.mkdir(parents=True, exist_ok=True)
         command = [*self.command, "--address", self._facts.address]
+        print(shlex.join(command), flush=True)
         with open(logs / "certify.log", "ab") as log:
             sweep = subprocess.Popen(
                 command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -190,11 +194,6 @@ class CertifyHead:
     def _end_workers(self) -> None:
         if workers := self._workers():
             ask("scancel", workers)
-
-
-def _own_address() -> str:
-    """IP address of this host by which Slurm's other nodes reach it."""
-    return socket.gethostbyname(node_address(os.environ["SLURMD_NODENAME"]))
 
 
 def _end(sweep: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.ray_nodes.addresses import host_and_port, own_address_towards
 from cluster.ray_nodes.facts import HeadFacts, HeadState, versions_here
 from cluster.ray_nodes.node import NodeSettings, RayNode
 from cluster.slurm.batch_step import BatchStep
@@ -77,7 +78,7 @@ class CertifyWorker:
         self._starts[facts.address] = self._starts.get(facts.address, 0) + 1
         if self._starts[facts.address] > STARTS_ALLOWED:
             raise RunFailure(f"the Ray node of this worker died {STARTS_ALLOWED} times: see this log for the reasons")
-        here = _address_towards(facts.address)
+        here = own_address_towards(*host_and_port(facts.address))
         print(f"joining the Ray cluster at {facts.address}, life {facts.life}, from {here}", flush=True)
         settings = NodeSettings(here, facts.token_file, self.cpus, self.gpus, facts.address)
         node = RayNode(settings, {**os.environ, **self.environment})
@@ -112,21 +113,9 @@ class Why:
 
 def _answers(address: str) -> bool:
     with suppress(OSError):
-        socket.create_connection(_host_and_port(address), timeout=CONNECT_SECONDS).close()
+        socket.create_connection(host_and_port(address), timeout=CONNECT_SECONDS).close()
         return True
     return False
-
-
-def _address_towards(address: str) -> str:
-    """This host's own address on the way to there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(_host_and_port(address))  # of a datagram: nothing is sent
-        return str(probe.getsockname()[0])
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host, int(port)
 
 
 def _check_versions(facts: HeadFacts) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -11,162 +10,27 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from slurm_certification import (
+    SECONDS,
+    await_that,
+    call,
+    counters,
+    facts,
+    hosts,
+    left_over,
+    prepare,
+    stored,
+    submit,
+    tails,
+    tasks,
+    tell,
+)
 from slurm_hosts import wait_for
 
-from cluster.ray_nodes.facts import FACTS, TOKEN
+from cluster.ray_nodes.facts import TOKEN
 from cluster.record.history import Cause, History
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
-
-SECONDS = 120
-CLASSIFIER = """
-import os
-import socket
-import sys
-import time
-from pathlib import Path
-
-import torch
-from torch import nn
-
-HERE = Path(__file__).parent
-
-
-class Linear(nn.Module):
-    \"\"\"Slowed down as the file `slow` says; tells by a file who counts.\"\"\"
-
-    def __init__(self):
-        super().__init__()
-        generator = torch.Generator().manual_seed(1)
-        self.weight = nn.Parameter(torch.randn(10, 3 * 16 * 16, generator=generator))
-
-    def forward(self, x):
-        if sys.argv[0].endswith("default_worker.py"):  # Ray's
-            (HERE / f"counts-{socket.gethostname()}-{os.getpid()}-{torch.get_num_threads()}").touch()
-        time.sleep(float((HERE / "slow").read_text()))
-        return x.flatten(1) @ self.weight.T
-
-
-def net():
-    return Linear()
-"""
-RECIPE = """
-kind: certify
-name: digits
-output: {output}
-classifiers:
-  - {{sigma: 0.25, function: "tiny_classifier:net"}}
-  - {{sigma: 0.5, function: "tiny_classifier:net"}}
-data: {shards}/held-out
-image_size: 16
-images: {{every: 40}}
-n0: 20
-n: 2000
-block: 100
-device_batch: 100
-"""
-SITE = """
-backend: slurm
-ranks_per_node: 1
-gpus_per_node: 0
-cpus_per_rank: 2
-time_limit: 10
-seconds_before_limit: 30
-certification:
-  workers: {workers}
-  worker_partition: low-now
-  worker_memory: 4500M
-  head_cpus: 1
-  head_memory: 1000M
-  head_partition: main
-"""
-
-
-def prepare(folder, shards, workers=2, slow="0"):
-    folder.mkdir(exist_ok=True)
-    (folder / "tiny_classifier.py").write_text(CLASSIFIER)
-    (folder / "recipe.yaml").write_text(RECIPE.format(output=folder / "run", shards=shards))
-    (folder / "site.yaml").write_text(SITE.format(workers=workers))
-    tell(folder, slow)
-    return folder
-
-
-def tell(folder, slow):
-    """How long a pass is to take from now on, in seconds."""
-    (folder / "aside").write_text(slow)
-    (folder / "aside").replace(folder / "slow")
-
-
-def call(slurm, folder, *command):
-    done = subprocess.run(
-        [sys.executable, "-m", "cluster", *command],
-        capture_output=True, text=True, timeout=SECONDS, env=slurm.environment(), cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def submit(slurm, folder):
-    """Numbers of the head job and of the array of workers."""
-    call(slurm, folder, "submit", "certify", "recipe.yaml", "--site", "site.yaml")
-    submission = History(folder / "run").jobs()[-1]
-    return int(submission["job"]), int(submission["workers"])
-
-
-def tasks(slurm, array):
-    """Numbers, as in 7_1, of the array's tasks that wait or run, by the node on which they run, or ''."""
-    lines = slurm.run("squeue", "--noheader", f"--jobs={array}", "--array", "--format=%N|%i").splitlines()
-    return dict(line.split("|") for line in lines)
-
-
-def counters(folder):
-    """(host, process id there) of every worker that has begun to count."""
-    return {tuple(path.name.split("-")[1:3]) for path in folder.glob("counts-node*")}
-
-
-def hosts(workers):
-    return {host for host, _ in workers}
-
-
-def stored(folder):
-    """Every row of the ledger's blocks, apart from who counted and how long that took."""
-    with sqlite3.connect(folder / "run/ledger.sqlite") as connection:
-        query = (
-            "SELECT sigmas.sigma, image, stage, number, draws, counts FROM blocks "
-            "JOIN sigmas ON sigmas.id = blocks.sigma ORDER BY sigmas.sigma, image, stage, number"
-        )
-        return connection.execute(query).fetchall()
-
-
-def tails(folder):
-    logs = sorted((folder / "run").glob("logs/*/*.log")) + sorted((folder / "run").glob("cluster/*/*.out"))
-    return "\n".join(f"{log}: {log.read_text()[-2500:]}" for log in logs)
-
-
-def await_that(folder, condition):
-    """Return when it is true; where that takes too long, the logs say why."""
-    try:
-        wait_for(condition, SECONDS, "it comes about")
-    except TimeoutError as error:
-        raise AssertionError(tails(folder)) from error
-
-
-def facts(folder, submission=1):
-    return json.loads((folder / f"run/cluster/submission-{submission}" / FACTS).read_text())
-
-
-def left_over(slurm):
-    """What of Ray or of a sweep still runs on the nodes, and its folders."""
-    found = [str(path) for path in Path("/tmp").glob("rrcm-ray-*/")]
-    for host, pids in slurm.processes().items():
-        for pid in pids:
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-            except OSError:
-                continue
-            if re.search(r"ray|certify|submitit", words):
-                found.append(f"{host}: {words[:150]}")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -227,3 +91,99 @@ def assert_dashboard_asks_for_the_token(folder):
     with urllib.request.urlopen(request, timeout=20) as answer:
         assert answer.status == 200
         assert len(json.loads(answer.read())["data"]["summary"]) == 3
+
+
+@pytest.mark.exhaustive
+def test_two_certifications_on_the_same_hosts_never_meet(slurm, tmp_path, digits, undisturbed):
+    folders = [prepare(tmp_path / name, digits, slow="0.2", memory="2000M") for name in ("one", "other")]
+    jobs = [submit(slurm, folder) for folder in folders]
+    for folder in folders:
+        await_that(folder, lambda folder=folder: len(counters(folder)) == 2)
+    assert hosts(counters(folders[0])) & hosts(counters(folders[1]))
+    assert len({facts(folder)["address"] for folder in folders}) == 2
+    assert len({Path(facts(folder)["token_file"]).read_text() for folder in folders}) == 2
+    refused = urllib.request.Request(f"{facts(folders[0])['dashboard']}/nodes?view=summary")
+    refused.add_header("Authorization", f"Bearer {Path(facts(folders[1])['token_file']).read_text()}")
+    with pytest.raises(urllib.error.HTTPError, match=r"40\d"):
+        urllib.request.urlopen(refused, timeout=20)
+    tell(folders[0], "0")
+    assert slurm.wait_for_end(jobs[0][0], SECONDS) == "COMPLETED", tails(folders[0])
+    assert slurm.job(jobs[1][0])["JobState"] != "COMPLETED"
+    tell(folders[1], "0")
+    assert slurm.wait_for_end(jobs[1][0], SECONDS) == "COMPLETED", tails(folders[1])
+    assert [stored(folder) for folder in folders] == [undisturbed, undisturbed]
+    assert [[life.cause for life in History(folder / "run").lives()] for folder in folders] == [[Cause.DONE]] * 2
+    wait_for(lambda: not left_over(slurm), 30, "nothing is left")
+
+
+@pytest.mark.exhaustive
+def test_a_cancelled_certification_takes_its_workers_along_and_is_resubmitted(slurm, tmp_path, digits, undisturbed):
+    folder = prepare(tmp_path / "sweep", digits, slow="0.2")
+    head, array = submit(slurm, folder)
+    await_that(folder, lambda: counters(folder))
+    call(slurm, folder, "cancel", "run")
+    assert slurm.wait_for_end(head) == "CANCELLED"
+    wait_for(lambda: not tasks(slurm, array), 30, "the workers leave")
+    wait_for(lambda: not left_over(slurm), 30, "nothing is left")
+    assert f"job {head}, CANCELLED" in call(slurm, folder, "status", "run")
+    assert 0 < len(stored(folder)) < len(undisturbed)
+    tell(folder, "0")
+    call(slurm, folder, "resubmit", "run")
+    assert slurm.wait_for_end(int(History(folder / "run").jobs()[-1]["job"]), SECONDS) == "COMPLETED", tails(folder)
+    assert stored(folder) == undisturbed
+    assert [life.cause for life in History(folder / "run").lives()] == [Cause.CANCELLED, Cause.DONE]
+
+
+@pytest.mark.exhaustive
+def test_a_head_whose_node_dies_goes_on_elsewhere_and_its_workers_follow(slurm, tmp_path, digits, undisturbed):
+    folder = prepare(tmp_path / "sweep", digits, slow="0.2")
+    head, _ = submit(slurm, folder)
+    await_that(folder, lambda: hosts(counters(folder)) == {"node1", "node2"})
+    dead = slurm.job(head)["NodeList"]
+    slurm.kill_node(dead)
+    slurm.wait_for_state(head, "PENDING")
+    slurm.skip_requeue_delay(head)
+    before = counters(folder)
+    await_that(folder, lambda: counters(folder) - before)
+    tell(folder, "0")
+    assert slurm.wait_for_end(head, SECONDS) == "COMPLETED", tails(folder)
+    assert stored(folder) == undisturbed
+    assert [life.cause for life in History(folder / "run").lives()] == [Cause.NODE_LOST, Cause.DONE]
+
+
+@pytest.mark.exhaustive
+def test_a_worker_near_its_time_limit_leaves_and_comes_back(slurm, tmp_path, digits, undisturbed):
+    folder = prepare(tmp_path / "sweep", digits, slow="0.2")
+    head, array = submit(slurm, folder)
+    await_that(folder, lambda: hosts(counters(folder)) == {"node1", "node2"})
+    asked = tasks(slurm, array)["node2"]
+    slurm.run("scancel", "--signal=USR2", "--batch", asked)
+    slurm.skip_requeue_delay(asked)
+    before = counters(folder)
+    await_that(folder, lambda: "node2" in hosts(counters(folder) - before))
+    tell(folder, "0")
+    assert slurm.wait_for_end(head, SECONDS) == "COMPLETED", tails(folder)
+    assert stored(folder) == undisturbed
+    assert [life.cause for life in History(folder / "run").lives()] == [Cause.DONE]
+
+
+@pytest.mark.exhaustive
+def test_without_workers_the_head_counts_by_itself(slurm, tmp_path, digits, undisturbed):
+    folder = prepare(tmp_path / "sweep", digits, workers=0)
+    call(slurm, folder, "submit", "certify", "recipe.yaml", "--site", "site.yaml")
+    submission = History(folder / "run").jobs()[-1]
+    assert "workers" not in submission
+    assert slurm.wait_for_end(int(submission["job"]), SECONDS) == "COMPLETED", tails(folder)
+    assert stored(folder) == undisturbed
+
+
+@pytest.mark.exhaustive
+def test_a_sweep_on_gpus_waits_for_the_first_and_has_an_actor_for_each(slurm, tmp_path, digits):
+    """Of GPUs that are device files without a device: there Ray starts actors, and torch sees none."""
+    folder = prepare(tmp_path / "sweep", digits, gpus=2)
+    head, _ = submit(slurm, folder)
+    log = folder / "run/logs/life-0/certify.log"
+    await_that(folder, lambda: log.exists() and "torch sees no GPU here, though Ray gave one" in log.read_text())
+    assert re.search(r"[24] workers of one GPU each", log.read_text())
+    assert "--device cuda" in (folder / "run/cluster/submission-1").joinpath(f"{head}_0_log.out").read_text()
+    call(slurm, folder, "cancel", "run")
