@@ -11,6 +11,7 @@ from cluster.jobs.single import SingleJob
 from cluster.jobs.training import TrainingJob
 from cluster.rank_processes import RankFailure, RankProcess, run_together
 from cluster.site import LocalSite
+from cluster.this_machine import occupied
 from rrcm_dist.errors import INTERRUPTED, InvalidInput
 
 LOOPBACK = "127.0.0.1"
@@ -26,7 +27,8 @@ class LocalBackend:
         """Run to the end; returns 0, or the exit code of the first rank that ended badly, and shows its log's end."""
         ranks = self._count(job)
         logs = _log_folder(job.folder)
-        failures = run_together(self._ranks(job, ranks, logs), self.site.stop_seconds)
+        with occupied(job, self.site):
+            failures = run_together(self._ranks(job, ranks, logs), self.site.stop_seconds)
         if not failures:
             if isinstance(job, SingleJob):
                 job.set_finished()

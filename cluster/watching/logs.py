@@ -63,9 +63,10 @@ class _Logs:
             print(f"{name}: {line}", flush=True)
 
     def _of_ranks(self) -> list[Path]:
-        lives = self._run.history.lives()
-        newest = self._run.folder / "logs" / f"life-{lives[-1].number}" if lives else None
-        logs = sorted(newest.glob("rank-*.log"), key=_rank_of) if newest else []
+        folder, lives = self._run.folder / "logs", self._run.history.lives()
+        if lives and self._run.submission["site"]["backend"] != "local":  # a run on this machine has but one life
+            folder /= f"life-{lives[-1].number}"
+        logs = sorted(folder.glob("rank-*.log"), key=_rank_of)
         return logs if self._rank is None else [log for log in logs if _rank_of(log) == self._rank]
 
     def _of_sweep(self) -> list[Path]:

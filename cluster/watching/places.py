@@ -36,7 +36,9 @@ def place_of(run: Path, submission: dict[str, Any]) -> Place:
         from cluster.on_ray.place import RayPlace
 
         return RayPlace(run, submission)
-    raise InvalidInput(f"{run} was submitted to {submission['site']['backend']!r}, which is not known here")
+    from cluster.this_machine import LocalPlace
+
+    return LocalPlace(run, submission)
 
 
 def check_unowned(run: Path) -> None:
