@@ -1,7 +1,6 @@
 """A Ray of one's own is private and leaves nothing behind; a cluster that cannot be joined is refused in a sentence."""
 
 import contextlib
-import http.client
 import ipaddress
 import json
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray_ports import asks_for_a_token
 
 from rrcm_dist.certification.on_ray import address as ray_address
 from rrcm_dist.certification.on_ray import folder as module
@@ -37,13 +37,6 @@ with ray_cluster(sys.argv[1] or None, dashboard=False) as facts:
 """
 
 
-ONE_METHOD_OF_EACH_SERVICE = (
-    "InternalKVGcsService/InternalKVKeys",
-    "NodeManagerService/GetNodeStats",
-    "ObjectManagerService/Pull",
-    "CoreWorkerService/GetCoreWorkerStats",
-    "ReporterService/HealthCheck",
-)
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
 
@@ -97,24 +90,6 @@ def listening_sockets() -> set[tuple[str, int]]:
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
-
-
-def asks_for_a_token(port: int) -> bool:
-    """Whether a stranger is turned away: by HTTP, or by whichever of Ray's gRPC services is there."""
-    import grpc
-
-    try:
-        return urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).status != 200
-    except urllib.error.HTTPError as refused:
-        return refused.code == 401
-    except (OSError, http.client.HTTPException):  # no HTTP/1
-        pass
-    answers = []
-    for method in ONE_METHOD_OF_EACH_SERVICE:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.unary_unary(f"/ray.rpc.{method}", bytes, bytes)
-            answers.append(call.future(b"", timeout=5).code())
-    return set(answers) == {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED}
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ def hosts(workers):
 
 def stored(folder):
     """Every row of the ledger's blocks, apart from who counted and how long that took."""
-    with sqlite3.connect(folder / "run/ledger.sqlite") as connection:
+    with sqlite3.connect(f"file:{folder}/run/ledger.sqlite?mode=ro", uri=True) as connection:
         query = (
             "SELECT sigmas.sigma, image, stage, number, draws, counts FROM blocks "
             "JOIN sigmas ON sigmas.id = blocks.sigma ORDER BY sigmas.sigma, image, stage, number"

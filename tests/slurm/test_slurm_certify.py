@@ -55,6 +55,7 @@ def test_workers_are_preempted_and_the_head_requeued_and_the_ledger_is_that_of_o
     assert "RUNNING: 2 workers running, 0 pending" in seen
     assert "on 2 workers" in seen
 
+    await_that(folder, lambda: len(stored(folder)) > 10)
     away = next(node for node in ("node1", "node2") if node != slurm.job(head)["NodeList"])
     preempted = tasks(slurm, array)[away]
     intruder = slurm.sbatch("sleep 2", "--partition=main", f"--nodelist={away}", "--mem=7000M")
@@ -70,7 +71,9 @@ def test_workers_are_preempted_and_the_head_requeued_and_the_ledger_is_that_of_o
 
     assert slurm.wait_for_end(head, SECONDS) == "COMPLETED", tails(folder)
     assert stored(folder) == undisturbed
-    assert [life.cause for life in History(folder / "run").lives()] == [Cause.REQUEUED, Cause.DONE]
+    lives = History(folder / "run").lives()
+    assert [life.cause for life in lives] == [Cause.REQUEUED, Cause.DONE]
+    assert 0 < lives[1].start_step < lives[1].end_step
     wait_for(lambda: not tasks(slurm, array), 30, "the workers leave")
     wait_for(lambda: not left_over(slurm), 30, "nothing is left")
     threads = {path.name.rsplit("-", 1)[1] for path in folder.glob("counts-node*")}

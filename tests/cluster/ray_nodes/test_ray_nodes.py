@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray_ports import asks_for_a_token
 
 from cluster.ray_nodes.facts import HeadFacts, HeadState, versions_here, write_token
 from rrcm_dist.certification.on_ray.address import Token, nodes_alive
@@ -85,6 +86,7 @@ def owners(tmp_path, temporary):
 
 @pytest.mark.slow
 @pytest.mark.distributed
+@pytest.mark.exhaustive
 def test_two_clusters_on_a_host_never_meet_and_end_with_those_who_started_them(owners, temporary):
     one, other = owners
     addresses = [owner.line()[0] for owner in (one, other)]
@@ -100,6 +102,8 @@ def test_two_clusters_on_a_host_never_meet_and_end_with_those_who_started_them(o
     ports = [listening(owner.descendants()) for owner in (one, other)]
     assert all(len(of) > 12 for of in ports)
     assert not set(ports[0]) & set(ports[1])
+    open_to_strangers = [port for port in ports[0] if not asks_for_a_token(port)]
+    assert len(open_to_strangers) == 3  # metrics: of each node, and of the dashboard
     assert not {6379, 8265, 10001, 44217, 44227, 52365} & {*ports[0], *ports[1]}
 
     of_one, of_other = one.descendants(), other.descendants()
