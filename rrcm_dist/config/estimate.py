@@ -21,8 +21,9 @@ DETACHED_VIEWS = 1
 """The less noisy plain view, whose representation is only a key."""
 RESERVED_BYTES = 2e9
 """Context, communication buffers and workspaces: a guess, the same for all."""
-CHECKPOINT_NETWORKS = 5
-"""Size of a checkpoint in networks: two whole ones, and parameters and two moments in the engine's state."""
+CHECKPOINT_NETWORKS = 6
+"""Size of a checkpoint in networks: two whole ones, and in the engine's state the parameters, ZeRO's own copy of them,
+and two moments."""
 PART = 32
 """Most samples in a part of a training batch: many workers share one batch, and little memory waits in queues."""
 MOST_READY = 64
