@@ -7,6 +7,8 @@ from typing import Any
 from cluster.preflight.reports import Report
 from cluster.preflight.verdict import VERSION, Verdict
 
+MOST_OF_A_NODE = 3
+
 
 def as_table(reports: Sequence[Report]) -> str:
     """A row a node, a column a check; versions that all nodes have stand below."""
@@ -27,9 +29,9 @@ def as_table(reports: Sequence[Report]) -> str:
 
 
 def in_words(verdict: Verdict) -> list[str]:
-    """A line for each thing that is wrong."""
+    """A line for each thing that is wrong, and no more than a few of a node: others may all complain of it."""
     return [
-        *(f"{node}: {words}" for node, all_words in verdict.nodes.items() for words in all_words),
+        *(f"{node}: {words}" for node, all_words in verdict.nodes.items() for words in all_words[:MOST_OF_A_NODE]),
         *(f"every node: {words}" for words in verdict.everywhere),
         *(f"between nodes: {words}" for words in verdict.undecided),
         *(f"warning: {words}" for words in verdict.warnings),

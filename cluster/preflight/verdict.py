@@ -151,7 +151,7 @@ def _judge_between(verdict: Verdict, reports: Sequence[Report]) -> None:
             if guilty == node:
                 verdict.blame(guilty, _words(finding))
             elif guilty == finding.other:
-                verdict.blame(guilty, f"{node} {_words(finding)}")
+                verdict.blame(guilty, f"seen from {node}: {_words(finding)}")
 
 
 def _judge_clocks(verdict: Verdict, reports: Sequence[Report]) -> None:

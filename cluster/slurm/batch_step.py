@@ -63,7 +63,10 @@ class BatchStep:
             time.sleep(POLL_SECONDS)
 
     def _leave_out(self, nodes: Sequence[str]) -> None:
-        """Slurm takes this of a pending job only, and leaves the batch step some seconds after requeueing."""
+        """Slurm takes this of a pending job only, and leaves the batch step some seconds after requeueing.
+
+        The first try is often killed: Slurm's SIGTERM is for all processes of the step.
+        """
         problem, deadline = "", time.monotonic() + LEAVE_OUT_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -71,7 +74,6 @@ class BatchStep:
                 return
             except RunFailure as error:
                 problem = str(error)
-                print(problem, flush=True)
             time.sleep(POLL_SECONDS)
         print(f"{', '.join(nodes)} may be given to the job again: {problem}", flush=True)
 
