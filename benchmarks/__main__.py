@@ -12,6 +12,8 @@ DESCRIPTIONS = {
     "certification_ledger": "size of a large ledger, time to report on it",
     "certification_driver": "blocks per second of the driver with workers that answer at once",
     "adaptive_replay": "adaptive certification replayed on published logs beside a fixed n (--logs FOLDER)",
+    "cluster_events": "what each event costs a run on a real Slurm (needs root and Slurm)",
+    "cluster_timings": "from submit to the first step, seconds lost per restart, cost of checkpoints (root and Slurm)",
     "demo_seeds": "the demo over several seeds: pre-trained against from scratch",
 }
 WITHOUT_DATA = ("pretraining_step",)

@@ -150,7 +150,7 @@ def restart_slurmd(run: TinyRun) -> None:
 
 
 def restart_slurmctld(run: TinyRun) -> None:
-    run.slurm.wait_until_saved()
+    run.slurm.wait_until_saved(run.lives()[0].started.timestamp())
     run.event()
     run.slurm.kill_slurmctld()
     run.slurm.start_slurmctld()

@@ -216,12 +216,12 @@ class SlurmCluster:
             lambda: all(self.node_states()[name] == "idle" for name in names), seconds, f"idle: {', '.join(names)}"
         )
 
-    def wait_until_saved(self, seconds: float = 20) -> None:
-        """Return when the controller has saved a change of this moment, which takes it some five seconds.
+    def wait_until_saved(self, change: float | None = None, seconds: float = 20) -> None:
+        """Return when the controller has saved a change of this moment, or of a time, which takes it some five seconds.
 
         A job that a controller started, and was killed before it saved, starts again: the new one knows it as waiting.
         """
-        state, now = self.folder / "state/job_state", time.time()
+        state, now = self.folder / "state/job_state", change or time.time()
         wait_for(lambda: state.exists() and state.stat().st_mtime > now, seconds, "slurmctld saves its state")
 
     # ---------------------------------------------------------------- inside
