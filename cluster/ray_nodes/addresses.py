@@ -1,6 +1,7 @@
 """By which address a host is known to others."""
 
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
 
 FAR_AWAY = "192.0.2.1"
@@ -10,7 +11,10 @@ FAR_AWAY = "192.0.2.1"
 def own_address(name: str) -> str:
     """IP address of this host, which others call `name`; hosts may know themselves by a loopback address alone."""
     address = socket.gethostbyname(name)
-    return own_address_towards(FAR_AWAY, 9) if ip_address(address).is_loopback else address
+    if ip_address(address).is_loopback:
+        with suppress(OSError):  # nothing leads out: there are no others
+            return own_address_towards(FAR_AWAY, 9)
+    return address
 
 
 def own_address_towards(host: str, port: int) -> str:

@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,9 @@ from rrcm_dist.errors import RunFailure
 REFUSED = 2
 """Exit code of a sweep that was asked for wrongly (`InvalidInput`)."""
 ASK_SECONDS = 30.0
-"""Between two questions to Slurm whether there are workers left, and to Ray whether the first GPU has come."""
+"""Between two questions to Slurm whether there are workers left."""
+GPU_SECONDS = 1.0
+"""Between two questions to Ray whether the first GPU has come."""
 LEAVE_SECONDS = 20.0
 """A sweep that is asked to end takes a second or two."""
 SETTLE_SECONDS = 1.0
@@ -81,16 +84,13 @@ class CertifyHead:
         settings = NodeSettings(
             own_address(node_address(os.environ["SLURMD_NODENAME"])), self._facts.token_file, self.cpus, self.gpus
         )
-        node = RayNode(settings, self._environment())
-        self._children.callback(node.stop)
-        while node.alive and node.addresses is None and not self._ending:
-            time.sleep(POLL_SECONDS)
-        if self._ending:
-            return self._step.why(self.site.seconds_before_limit)
-        if node.addresses is None:
-            return Cause.CRASHED, "Ray did not start; see the log of the job"
-        self._announce(node.addresses)
-        return self._sweep(life)
+        self._node = RayNode(settings, self._environment())
+        self._children.callback(self._node.stop)
+        if self._holds_until(lambda: self._node.addresses is not None):
+            assert self._node.addresses is not None
+            self._announce(self._node.addresses)
+            return self._sweep(life)
+        return self._cause(life, None)
 
     def _announce(self, addresses: NodeAddresses) -> None:
         self._facts = replace(self._facts, address=addresses.head, dashboard=addresses.dashboard)
@@ -101,12 +101,12 @@ class CertifyHead:
         print(f"  from elsewhere: ssh -N -L {port}:{where} {login}, then http://localhost:{port}", flush=True)
 
     def _sweep(self, life: Life) -> tuple[Cause, str]:
-        while True:
-            if not self._wait_for_gpu():
-                return self._step.why(self.site.seconds_before_limit)
+        code = None
+        while self.device == "cpu" or self._holds_until(self._gpu_is_there, GPU_SECONDS):
             code = self._drive(life)
             if code != REFUSED or self.device == "cpu" or self._gpu_is_there():
-                return self._cause(life, code)
+                break
+        return self._cause(life, code)
 
     def _drive(self, life: Life) -> int | None:
         """Exit code of a sweep on the cluster; None where Slurm ends this job first."""
@@ -120,19 +120,24 @@ class CertifyHead:
                 preexec_fn=die_with_parent_alone,
             )  # fmt: skip
         self._children.callback(_end, sweep)
-        asked_slurm = time.monotonic()
-        while sweep.poll() is None and not self._ending:
-            if time.monotonic() - asked_slurm > ASK_SECONDS:
-                asked_slurm = time.monotonic()
-                if not self._workers_left():
-                    self._deserted = True
-                    _end(sweep)
-            time.sleep(POLL_SECONDS)
-        if not self._ending:
+        if self._holds_until(lambda: sweep.poll() is not None):
             time.sleep(SETTLE_SECONDS)
         if not self._step.terminated:
             _end(sweep)
         return sweep.poll()
+
+    def _holds_until(self, reached: Callable[[], bool], every: float = POLL_SECONDS) -> bool:
+        """Whether this is reached before the job is to end, its Ray dies or the last worker job is gone."""
+        asked_slurm = time.monotonic()
+        while not reached():
+            if self._ending or not self._node.alive:
+                return False
+            if time.monotonic() - asked_slurm > ASK_SECONDS:
+                asked_slurm, self._deserted = time.monotonic(), not self._workers_left()
+                if self._deserted:
+                    return False
+            time.sleep(every)
+        return True
 
     def _cause(self, life: Life, code: int | None) -> tuple[Cause, str]:
         if code == 0:
@@ -141,6 +146,8 @@ class CertifyHead:
             return self._step.why(self.site.seconds_before_limit)
         if self._deserted:
             return Cause.REFUSED, f"every worker job has ended; their logs are in {self.folder}"
+        if not self._node.alive:
+            return Cause.CRASHED, "Ray died; see the log of the job"
         if code == REFUSED:
             return Cause.REFUSED, f"see logs/life-{life.number}"
         return Cause.CRASHED, f"the sweep ended with {code}; see logs/life-{life.number}"
@@ -149,22 +156,12 @@ class CertifyHead:
     def _ending(self) -> bool:
         return self._step.asked or self._step.terminated
 
-    def _wait_for_gpu(self) -> bool:
-        """Return when the cluster has a GPU, without which no sweep on GPUs begins; False where the job ends first."""
-        asked = float("-inf")
-        while self.device == "cuda" and not self._ending:
-            if time.monotonic() - asked > ASK_SECONDS / 10:
-                asked = time.monotonic()
-                if self._gpu_is_there():
-                    break
-            time.sleep(POLL_SECONDS)
-        return not self._ending
-
     def _gpu_is_there(self) -> bool:
+        """Without one, a sweep on GPUs refuses to begin."""
         token = Token(Path(self._facts.token_file).read_text(), self._facts.token_file)
         try:
             nodes = nodes_alive(self._facts.address, token)
-        except RunFailure:  # it is slow to answer; where it is gone, the sweep says so
+        except RunFailure:  # it is slow to answer
             return False
         return any(node.resources_total.get("GPU", 0) >= 1 for node in nodes)
 

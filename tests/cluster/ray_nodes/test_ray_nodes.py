@@ -12,6 +12,7 @@ import psutil
 import pytest
 from ray_ports import asks_for_a_token
 
+from cluster.ray_nodes.addresses import host_and_port, own_address, own_address_towards
 from cluster.ray_nodes.facts import HeadFacts, HeadState, versions_here, write_token
 from rrcm_dist.certification.on_ray.address import Token, nodes_alive
 from rrcm_dist.certification.on_ray.folder import FOLDER_PREFIX
@@ -133,3 +134,11 @@ def test_a_token_is_made_once_and_is_this_users_alone(tmp_path):
     text = token.read_text()
     assert len(text) == 64
     assert write_token(tmp_path).read_text() == text
+
+
+def test_a_host_that_knows_itself_by_a_loopback_address_alone_finds_the_one_by_which_others_reach_it():
+    known = {address.address for interface in psutil.net_if_addrs().values() for address in interface}
+    by_others = {address for address in known if "." in address and not address.startswith("127.")}
+    assert own_address("localhost") in (by_others or {"127.0.0.1"})
+    assert own_address_towards("127.0.0.1", 9) == "127.0.0.1"
+    assert host_and_port("10.0.0.1:3333") == ("10.0.0.1", 3333)
