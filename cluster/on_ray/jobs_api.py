@@ -4,7 +4,8 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ class RayCluster:
                 f"the Ray cluster at {address} runs Ray {version} and this environment has {ray.__version__}: submit "
                 "from the environment that the cluster was started from"
             )
-        os.environ[ADDRESS] = self.address  # which goes before the argument
-        self._jobs = JobSubmissionClient(self.address, headers=self._headers)
+        with _in_environment(ADDRESS, self.address):  # which goes before the argument
+            self._jobs = JobSubmissionClient(self.address, headers=self._headers)
 
     def nodes(self) -> list[dict[str, float]]:
         """Resources of each living node, such as {'CPU': 8.0, 'GPU': 1.0}."""
@@ -128,3 +129,15 @@ class RayCluster:
                 f"the Ray cluster at {self.address} refuses the token of {self._token.source}: {TOKEN_HINT}"
             )
         return RunFailure(f"{self.address} is not the dashboard of a Ray cluster: it answers with HTTP {code}")
+
+
+@contextmanager
+def _in_environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before

@@ -49,6 +49,7 @@ class StandingRay:
         self._folder = tempfile.mkdtemp(prefix="rrcm-", dir="/tmp")  # sockets lie in it, whose paths must be short
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
+        self._patch.setenv("RAY_API_SERVER_ADDRESS", self.address)  # where a job is looked for by its id
         self._cluster = Cluster(
             initialize_head=True,
             head_node_args={

@@ -45,7 +45,7 @@ def wait_for_step(folder, step):
 def wait_for_end(ray, folder, job, state):
     ended = {"SUCCEEDED", "FAILED", "STOPPED"}
     wait_for(lambda: ray.job_state(job) in ended, lambda: f"{ray.job_state(job)}: {tails(folder)}")
-    assert ray.job_state(job) == state, tails(folder)
+    assert ray.job_state(job) == state, ray.call(folder, "logs", "run") + tails(folder)
 
 
 def tails(folder):
@@ -194,8 +194,8 @@ def test_a_certification_draws_the_same_counts_on_the_cluster_as_in_one_process(
         "def net(): torch.manual_seed(0); return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 10))\n"
     )
     recipe = {
-        "name": "tiny", "output": "run", "data": str(digits / "held-out"), "image_size": 16, "n0": 20, "n": 1000,
-        "block": 100, "device_batch": 100, "images": {"count": 12},
+        "kind": "certify", "name": "tiny", "output": "run", "data": str(digits / "held-out"), "image_size": 16,
+        "n0": 20, "n": 1000, "block": 100, "device_batch": 100, "images": {"count": 12},
         "classifiers": [{"sigma": sigma, "function": "nets:net"} for sigma in (0.25, 0.5)],
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
