@@ -36,6 +36,7 @@ class StandingRay:
     """A head node and one more, each with a CPU; jobs are submitted to its dashboard."""
 
     def __init__(self) -> None:
+        from ray._private.utils import write_ray_address
         from ray.cluster_utils import Cluster
 
         self.token = secrets.token_hex(32)
@@ -57,6 +58,8 @@ class StandingRay:
                 "dashboard_agent_listen_port": free_port(), "_system_config": QUICK_TO_NOTICE,
             },
         )  # fmt: skip
+        # As `ray start` does: by this Ray finds the cluster of its jobs, where others are on this host.
+        write_ray_address(self._cluster.address, self._folder)
         self._second = None
         self.tidy()
 
