@@ -1,8 +1,10 @@
 """What may befall a run on a cluster, made to happen for real: for the tests, and for the table of their costs."""
 
+import math
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from cluster.record.history import Cause
 
 AT_STEP = 40
 """Steps after which it happens: past a checkpoint, before the next."""
+
+WARNING_SECONDS = 45
+"""That a new limit leaves at least, so that Slurm, which looks every 30 s, warns of it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Event:
     """Whether the run folder lies on the cluster's small disk."""
     resubmitted: bool = False
     """Whether a person has to submit it again."""
+    told: str = ""
+    """What the status then tells."""
 
     @property
     def overrides(self) -> list[str]:
@@ -76,10 +83,10 @@ def preempt(run: TinyRun) -> None:
 def near_time_limit(run: TinyRun) -> None:
     """Slurm looks at limits every 30 s: the ranks stand still until it has warned, or the run would be done."""
     ranks = [run.rank_process(rank) for rank in (0, 1)]
-    _send(ranks, signal.SIGSTOP)
-    run.slurm.run("scontrol", "update", f"jobid={run.job}", "TimeLimit=1")
+    send(ranks, signal.SIGSTOP)
+    set_limit(run)
     wait_for(lambda: "is to make way" in run.slurm.output(run.job), SECONDS, "Slurm warns of the limit")
-    _send(ranks, signal.SIGCONT)
+    send(ranks, signal.SIGCONT)
     run.event()
     run.slurm.wait_for_state(run.job, "PENDING", seconds=SECONDS)
     run.slurm.run("scontrol", "update", f"jobid={run.job}", "TimeLimit=10")
@@ -88,8 +95,8 @@ def near_time_limit(run: TinyRun) -> None:
 
 def miss_time_limit(run: TinyRun) -> None:
     """The ranks stand still, and hear no warning."""
-    _send([run.rank_process(rank) for rank in (0, 1)], signal.SIGSTOP)
-    run.slurm.run("scontrol", "update", f"jobid={run.job}", "TimeLimit=1")
+    send([run.rank_process(rank) for rank in (0, 1)], signal.SIGSTOP)
+    set_limit(run)
     wait_for(lambda: "DUE TO TIME LIMIT" in run.slurm.output(run.job), SECONDS, "Slurm ends the job at its limit")
     run.event()
     run.slurm.wait_for_state(run.job, "PENDING", seconds=SECONDS)
@@ -99,7 +106,7 @@ def miss_time_limit(run: TinyRun) -> None:
 
 def kill_rank(run: TinyRun) -> None:
     run.event()
-    _send([run.rank_process(1)], signal.SIGKILL)
+    send([run.rank_process(1)], signal.SIGKILL)
     run.slurm.skip_requeue_delay(run.job)
 
 
@@ -107,12 +114,12 @@ def kill_rank_twice(run: TinyRun) -> None:
     """In the second life no newer checkpoint is reached before."""
     kill_rank(run)
     wait_for(lambda: len(run.lives()) == 2 and run.last_step() > CHECKPOINT_EVERY, SECONDS, f"life 1, {run.tails()}")
-    _send([run.rank_process(1)], signal.SIGKILL)
+    send([run.rank_process(1)], signal.SIGKILL)
 
 
 def kill_supervisor(run: TinyRun) -> None:
     run.event()
-    _send([run.supervisor_process()], signal.SIGKILL)
+    send([run.supervisor_process()], signal.SIGKILL)
 
 
 def kill_first_node(run: TinyRun) -> None:
@@ -174,7 +181,15 @@ def fill_disk(run: TinyRun) -> None:
     run.slurm.empty_small_disk()
 
 
-def _send(processes: list[int], number: int) -> None:
+def set_limit(run: TinyRun) -> None:
+    """To the next whole minute of the job that leaves Slurm the time to warn."""
+    lived = time.time() - run.lives()[-1].started.timestamp()
+    minutes = math.ceil((lived + WARNING_SECONDS) / 60)
+    run.slurm.run("scontrol", "update", f"jobid={run.job}", f"TimeLimit={minutes}")
+
+
+def send(processes: Sequence[int], number: int) -> None:
+    """Send each process the signal."""
     for process in processes:
         os.kill(process, number)
 
@@ -190,7 +205,8 @@ EVENTS = [
     Event("USR2 to the ranks", signal_to_the_ranks, (REQUEUED, DONE), told_in_time=True),
     Event("SIGTERM to the ranks", sigterm_to_the_ranks, (REQUEUED, DONE), told_in_time=True),
     Event("a rank killed", kill_rank, (CRASHED, DONE), nodes=2),
-    Event("a rank killed twice at the same place", kill_rank_twice, (CRASHED, CRASHED, DONE), resubmitted=True),
+    Event("a rank killed twice at the same place", kill_rank_twice, (CRASHED, CRASHED, DONE), resubmitted=True,
+        told="it was not tried again: it crashed twice without getting beyond the checkpoint of step 25"),
     Event("the supervisor killed", kill_supervisor, (CRASHED, DONE), resubmitted=True),
     Event("the only node dies", kill_first_node, (NODE_LOST, DONE)),
     Event("the second of two nodes dies", kill_second_node, (NODE_LOST, DONE), nodes=2),
@@ -199,5 +215,6 @@ EVENTS = [
     Event("slurmd killed, and back", restart_slurmd, (DONE,)),
     Event("slurmctld killed, and back", restart_slurmctld, (DONE,)),
     Event("disk full, room before the next try", fill_disk_for_a_while, (CRASHED, DONE), small_disk=True),
-    Event("disk full", fill_disk, (CRASHED, CRASHED, DONE), small_disk=True, resubmitted=True),
+    Event("disk full", fill_disk, (CRASHED, CRASHED, DONE), small_disk=True, resubmitted=True,
+        told="it was not tried again: it crashed twice"),
 ]  # fmt: skip

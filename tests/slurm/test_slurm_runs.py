@@ -1,8 +1,11 @@
 """Runs submitted to a real Slurm: whatever happens to them, they end with the weights of the undisturbed run."""
 
+import signal
+
 import pytest
-from events import AT_STEP, EVENTS, Event
-from tiny_runs import STEPS, TinyRun, differences, undisturbed_weights
+from events import AT_STEP, EVENTS, Event, requeue, send, set_limit, signal_to_the_ranks, sigterm_to_the_ranks
+from slurm_hosts import wait_for
+from tiny_runs import SECONDS, STEPS, TinyRun, differences, undisturbed_weights
 
 from cluster.record.history import Cause
 
@@ -62,6 +65,8 @@ def test_whatever_happens_a_run_ends_as_if_nothing_had(slurm, tmp_path, digits, 
     event.strike(run)
     if event.resubmitted:
         assert run.wait_for_end() == "FAILED"
+        if event.told:
+            assert event.told in run.call("status", "run")
         run.call("resubmit", "run")
         run.newest_job()
     assert run.wait_for_end() == "COMPLETED", run.tails()
@@ -70,6 +75,47 @@ def test_whatever_happens_a_run_ends_as_if_nothing_had(slurm, tmp_path, digits, 
     if event.told_in_time:  # it loses no step: but for the last, that is the only checkpoint
         first, second = run.lives()
         assert first.end_step == second.start_step >= AT_STEP
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("event", [signal_to_the_ranks, sigterm_to_the_ranks])
+def test_loading_processes_that_are_signalled_too_disturb_nothing(run, undisturbed, event):
+    run.submit(overrides=["data.workers=2"])
+    run.wait_for_step(AT_STEP)
+    event(run)
+    assert run.wait_for_end() == "COMPLETED", run.tails()
+    assert_same(run, undisturbed)
+    assert run.causes() == [Cause.REQUEUED, Cause.DONE]
+    first, second = run.lives()
+    assert first.end_step == second.start_step >= AT_STEP
+
+
+@pytest.mark.exhaustive
+def test_a_fine_tuning_goes_on_alike(slurm, tmp_path, digits):
+    undisturbed = undisturbed_weights(tmp_path, digits, "finetune")
+    run = TinyRun(slurm, tmp_path / "slurm", digits, "finetune")
+    run.submit()
+    run.wait_for_step(AT_STEP)
+    requeue(run)
+    assert run.wait_for_end() == "COMPLETED", run.tails()
+    assert_same(run, undisturbed)
+    assert run.causes() == [Cause.REQUEUED, Cause.DONE]
+
+
+@pytest.mark.exhaustive
+def test_a_run_that_gets_nowhere_within_its_limit_is_given_up_and_says_so(run):
+    """The ranks stand still from their start to the limit, in both lives."""
+    run.submit()
+    for number in (1, 2):
+        wait_for(lambda: len(run.lives()) == number and run.ranks(), SECONDS, f"life {number}, {run.tails()}")  # noqa: B023
+        send(run.ranks(), signal.SIGSTOP)
+        set_limit(run)
+        if number == 1:
+            run.slurm.wait_for_state(run.job, "PENDING", seconds=SECONDS)
+            run.slurm.run("scontrol", "update", f"jobid={run.job}", "TimeLimit=10")
+            run.slurm.skip_requeue_delay(run.job)
+    assert run.wait_for_end() == "TIMEOUT"
+    assert "it was not tried again: two lives reached the time limit" in run.call("status", "run")
 
 
 def test_a_cancelled_run_is_resubmitted_and_watched(slurm, run, undisturbed):

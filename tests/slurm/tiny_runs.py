@@ -8,15 +8,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from slurm_cluster import SlurmCluster
 from slurm_hosts import wait_for
-from tiny import pretrain_recipe
+from tiny import finetune_recipe, pretrain_recipe
 from torch import Tensor
 
 from cluster.record.history import Cause, History, Life
 from rrcm_dist.config.load import dump_recipe
+from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 
 STEPS, CHECKPOINT_EVERY, SECONDS = 120, 25, 120
 SITE = """
@@ -42,6 +44,7 @@ class TinyRun:
     slurm: SlurmCluster
     folder: Path
     shards: Path
+    kind: str = "pretrain"
     job: int = 0
     """Number of the job that was submitted last."""
     happened: float = field(default=0.0, init=False)
@@ -49,7 +52,7 @@ class TinyRun:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        write_recipe(self.folder, self.shards)
+        write_recipe(self.folder, self.shards, self.kind)
 
     @property
     def output(self) -> Path:
@@ -61,7 +64,7 @@ class TinyRun:
     ) -> int:
         """Number of the job; as many ranks a node as make two where it is not said."""
         self.write_site(nodes, ranks_per_node or 2 // nodes, partition)
-        self.call("submit", "pretrain", "recipe.yaml", *overrides, "--site", "site.yaml")
+        self.call("submit", self.kind, "recipe.yaml", *overrides, "--site", "site.yaml")
         return self.newest_job()
 
     def write_site(self, nodes: int = 1, ranks_per_node: int = 2, partition: str = "main") -> None:
@@ -69,9 +72,13 @@ class TinyRun:
         text = SITE.format(nodes=nodes, ranks_per_node=ranks_per_node, partition=partition)
         (self.folder / "site.yaml").write_text(text)
 
+    def submissions(self) -> list[dict[str, Any]]:
+        """As the run folder tells them."""
+        return History(self.output).jobs()
+
     def newest_job(self) -> int:
         """Number of the job that was submitted last, which becomes `job`."""
-        self.job = int(History(self.output).jobs()[-1]["job"])
+        self.job = int(self.submissions()[-1]["job"])
         return self.job
 
     def try_to(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -124,38 +131,51 @@ class TinyRun:
 
     def rank_process(self, rank: int) -> int:
         """Number, as this machine counts, of the process of a rank."""
-        return self._process("cluster.slurm.rank", f"SLURM_PROCID={rank}", f"SLURM_JOB_ID={self.job}")
+        found = self._processes("cluster.slurm.rank", f"SLURM_PROCID={rank}")
+        assert found, f"rank {rank} does not run: {self.tails()}"
+        return found[0]
+
+    def ranks(self) -> list[int]:
+        """Numbers of the processes of both ranks; empty while not both run."""
+        found = [self._processes("cluster.slurm.rank", f"SLURM_PROCID={rank}")[:1] for rank in (0, 1)]
+        return [process for processes in found for process in processes] if all(found) else []
 
     def supervisor_process(self) -> int:
         """Number of the process of the batch step."""
-        return self._process("submitit.core._submit", f"SLURM_JOB_ID={self.job}")
+        return self._processes("submitit.core._submit")[0]
 
-    def _process(self, word: str, *variables: str) -> int:
+    def _processes(self, word: str, *variables: str) -> list[int]:
+        """Those of the job that have the word in their command, and these variables."""
+        wanted, found = {*variables, f"SLURM_JOB_ID={self.job}"}, []
         for process in itertools.chain(*self.slurm.processes().values()):
             try:
                 words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
                 environment = Path(f"/proc/{process}/environ").read_text().split("\0")
             except OSError:
                 continue
-            if word in words and "srun" not in words[0] and all(variable in environment for variable in variables):
-                return process
-        raise AssertionError(f"no process {word} with {variables}: {self.tails()}")
+            if word in words and "srun" not in words[0] and wanted <= {*environment}:
+                found.append(process)
+        return found
 
 
-def write_recipe(folder: Path, shards: Path) -> None:
-    """`folder`/recipe.yaml of a run in `folder`/run; k-NN only at its end."""
-    recipe = pretrain_recipe(
-        shards, folder / "run", steps=STEPS, checkpoint_every=CHECKPOINT_EVERY, log_every=1, keep_checkpoints=2
-    )
-    recipe = recipe.model_copy(update={"knn": recipe.knn.model_copy(update={"every": STEPS})})
-    (folder / "recipe.yaml").write_text(dump_recipe(recipe))
+def write_recipe(folder: Path, shards: Path, kind: str) -> None:
+    """`folder`/recipe.yaml of a run in `folder`/run; a pre-training's k-NN only at its end."""
+    (folder / "recipe.yaml").write_text(dump_recipe(_recipe(shards, folder / "run", kind)))
 
 
-def undisturbed_weights(folder: Path, shards: Path) -> Weights:
+def _recipe(shards: Path, output: Path, kind: str) -> PretrainConfig | FinetuneConfig:
+    training = {"steps": STEPS, "checkpoint_every": CHECKPOINT_EVERY, "log_every": 1, "keep_checkpoints": 2}
+    if kind == "finetune":
+        return finetune_recipe(shards, output, **training)
+    recipe = pretrain_recipe(shards, output, **training)
+    return recipe.model_copy(update={"knn": recipe.knn.model_copy(update={"every": STEPS})})
+
+
+def undisturbed_weights(folder: Path, shards: Path, kind: str = "pretrain") -> Weights:
     """Weights of two ranks on this machine, without Slurm."""
-    write_recipe(folder, shards)
+    write_recipe(folder, shards, kind)
     options = ("--ranks", "2", "--threads", "1", "--device", "cpu")
-    command = [sys.executable, "-m", "cluster", "submit", "pretrain", str(folder / "recipe.yaml"), *options]
+    command = [sys.executable, "-m", "cluster", "submit", kind, str(folder / "recipe.yaml"), *options]
     subprocess.run(command, check=True, capture_output=True)
     return finished_weights(folder / "run")
 

@@ -75,3 +75,24 @@ def test_a_life_that_ended_without_a_word_lost_its_node(tmp_path):
     first, second = history.lives()
     assert (first.number, first.cause, first.end_step) == (0, Cause.NODE_LOST, 25)
     assert (second.number, second.start_step, second.cause, second.detail) == (1, 25, Cause.DONE, "well")
+
+
+@pytest.mark.parametrize(("ends", "again"), [
+    ([(0, 0), (0, 0)], False),
+    ([(0, 0)], True),
+    ([(0, 25), (25, 25)], True),
+    ([(0, 25), (25, 25), (25, 25)], False),
+    ([(0, 0), (0, 25), (25, 25)], True),
+])  # fmt: skip
+def test_two_time_limits_without_progress_are_the_end(ends, again):
+    before = [Life(number, "7", NOW, start, NOW, Cause.TIME_LIMIT, end) for number, (start, end) in enumerate(ends)]
+    goes, why = goes_on(before, crashes_allowed=0)
+    assert goes is again
+    assert ("give it a longer time_limit" in why) is not again
+
+
+def test_a_life_without_a_word_before_another_job_lost_its_supervisor(tmp_path):
+    history = History(tmp_path)
+    history.begin("7", 0)
+    history.begin("8", 25)
+    assert history.lives()[0].cause is Cause.CRASHED
