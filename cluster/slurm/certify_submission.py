@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cluster.jobs.certification import CertifyJob
 from cluster.record.history import History
+from cluster.record.lock import submission_lock
 from cluster.site import SlurmSite
 from cluster.slurm.batch import Batch, Resources
 from cluster.slurm.certify_head import CertifyHead
@@ -34,21 +35,23 @@ class CertifySubmission:
         self.check()
         require_slurm()
         self._check_cluster()
-        check_unowned(self._run)
-        folder = History(self._run).next_submission()
-        recipe = folder / "recipe.yaml"
-        write_text(recipe, self.job.recipe_text())
-        head = self._head_batch(folder, after).queue(self._head(folder, recipe))
-        more = {}
-        if self._workers:
-            try:
-                workers = [self._worker(folder, head)] * self._workers
-                more["workers"] = self._worker_batch(folder, head).queue_array(workers)
-            except RunFailure:
-                ask("scancel", head)
-                raise
-        History(self._run).add_job(head, self.job.kind, recipe, sys.argv[1:], self.site.model_dump(mode="json"), **more)
+        with submission_lock(self._run):
+            check_unowned(self._run)
+            folder = History(self._run).next_submission()
+            recipe = folder / "recipe.yaml"
+            write_text(recipe, self.job.recipe_text())
+            head = self._head_batch(folder, after).queue(self._head(folder, recipe))
+            workers = {"workers": self._queue_workers(folder, head)} if self._workers else {}
+            site = self.site.model_dump(mode="json")
+            History(self._run).add_job(head, self.job.kind, recipe, sys.argv[1:], site, **workers)
         return head
+
+    def _queue_workers(self, folder: Path, head: str) -> str:
+        try:
+            return self._worker_batch(folder, head).queue_array([self._worker(folder, head)] * self._workers)
+        except RunFailure:
+            ask("scancel", head)
+            raise
 
     def describe(self) -> str:
         """Both batch scripts, and what the jobs do; needs no Slurm."""
@@ -78,18 +81,23 @@ class CertifySubmission:
 
     def _check_cluster(self) -> None:
         """Raise `InvalidInput` for what the cluster does not have."""
-        for batch in (self._head_batch(Path(), ()), *([self._worker_batch(Path(), "")] if self._workers else [])):
+        batches = {"head": self._head_batch(Path(), ())}
+        if self._workers:
+            batches["worker"] = self._worker_batch(Path(), "")
+        for whose, batch in batches.items():
             asked = batch.resources
-            check_site(
-                self.site.model_copy(
-                    update={
-                        "nodes": 1,
-                        "gpus_per_node": asked.gpus_per_node,
-                        "partition": asked.partition or self.site.partition,
-                        "time_limit": asked.minutes or self.site.time_limit,
-                    }
-                )
-            )
+            as_site = {
+                "nodes": 1,
+                "ranks_per_node": 1,
+                "cpus_per_rank": asked.cpus_per_task,
+                "gpus_per_node": asked.gpus_per_node,
+                "partition": asked.partition or self.site.partition,
+                "time_limit": asked.minutes or self.site.time_limit,
+            }
+            try:
+                check_site(self.site.model_copy(update=as_site))
+            except InvalidInput as error:
+                raise InvalidInput(f"certification, a {whose} job: {error}") from None
 
     @property
     def _run(self) -> Path:

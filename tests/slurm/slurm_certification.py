@@ -5,6 +5,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from slurm_hosts import wait_for
@@ -155,12 +156,19 @@ def left_over(slurm):
     """What of Ray or of a sweep still runs on the nodes, and its folders, which say whose they are."""
     folders = [file.parent for file in Path("/tmp").glob(f"{FOLDER_PREFIX}*/{HOST_FILE}")]
     found = [str(folder) for folder in folders if (folder / HOST_FILE).read_text() in slurm.node_names]
-    for host, pids in slurm.processes().items():
+    return found + [words for words in commands(slurm).values() if re.search(r"ray|certify|submitit", words)]
+
+
+def sweeps(slurm):
+    """Process ids, as this machine counts them, of the drivers on the nodes."""
+    return [pid for pid, words in commands(slurm).items() if "rrcm_dist.cli.main certify" in words]
+
+
+def commands(slurm):
+    """What runs on the nodes, by process id."""
+    found = {}
+    for pids in slurm.processes().values():
         for pid in pids:
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-            except OSError:
-                continue
-            if re.search(r"ray|certify|submitit", words):
-                found.append(f"{host}: {words[:150]}")
+            with suppress(OSError):  # it has just ended
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     return found

@@ -1,7 +1,9 @@
 """Certifications on a real Slurm with a real Ray of their own: whatever happens, the ledger of one process."""
 
 import json
+import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -10,10 +12,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 from slurm_certification import (
     SECONDS,
     await_that,
     call,
+    commands,
     counters,
     facts,
     hosts,
@@ -21,6 +25,7 @@ from slurm_certification import (
     prepare,
     stored,
     submit,
+    sweeps,
     tails,
     tasks,
     tell,
@@ -155,15 +160,47 @@ def test_a_head_whose_node_dies_goes_on_elsewhere_and_its_workers_follow(slurm, 
 
 
 @pytest.mark.exhaustive
-def test_a_worker_near_its_time_limit_leaves_and_comes_back(slurm, tmp_path, digits, undisturbed):
+def test_a_worker_and_a_head_near_their_time_limits_leave_and_come_back(slurm, tmp_path, digits, undisturbed):
     folder = prepare(tmp_path / "sweep", digits, slow="0.2")
     head, array = submit(slurm, folder)
     await_that(folder, lambda: hosts(counters(folder)) == {"node1", "node2"})
-    asked = tasks(slurm, array)["node2"]
-    slurm.run("scancel", "--signal=USR2", "--batch", asked)
-    slurm.skip_requeue_delay(asked)
+    worker = tasks(slurm, array)["node2"]
+    for asked in (worker, head):
+        before = counters(folder)
+        slurm.run("scancel", "--signal=USR2", "--batch", str(asked))
+        slurm.skip_requeue_delay(asked)
+        await_that(folder, lambda before=before: "node2" in hosts(counters(folder) - before))
+    tell(folder, "0")
+    assert slurm.wait_for_end(head, SECONDS) == "COMPLETED", tails(folder)
+    assert stored(folder) == undisturbed
+    assert [life.cause for life in History(folder / "run").lives()] == [Cause.REQUEUED, Cause.DONE]
+
+
+@pytest.mark.exhaustive
+def test_a_killed_sweep_is_a_crash_from_which_the_head_goes_on(slurm, tmp_path, digits, undisturbed):
+    folder = prepare(tmp_path / "sweep", digits, slow="0.2")
+    head, _ = submit(slurm, folder)
+    await_that(folder, lambda: counters(folder) and len(stored(folder)) > 10)
+    (sweep,) = sweeps(slurm)
+    os.kill(sweep, signal.SIGKILL)
+    slurm.skip_requeue_delay(head)
+    await_that(folder, lambda: sweeps(slurm) and facts(folder)["life"] == 1)
+    tell(folder, "0")
+    assert slurm.wait_for_end(head, SECONDS) == "COMPLETED", tails(folder)
+    assert stored(folder) == undisturbed
+    assert [life.cause for life in History(folder / "run").lives()] == [Cause.CRASHED, Cause.DONE]
+
+
+@pytest.mark.exhaustive
+def test_a_worker_whose_ray_dies_starts_it_again(slurm, tmp_path, digits, undisturbed):
+    folder = prepare(tmp_path / "sweep", digits, slow="0.2")
+    head, _ = submit(slurm, folder)
+    await_that(folder, lambda: hosts(counters(folder)) == {"node1", "node2"})
     before = counters(folder)
-    await_that(folder, lambda: "node2" in hosts(counters(folder) - before))
+    (other,) = {"node1", "node2"} - {slurm.job(head)["NodeList"]}
+    (raylet,) = [pid for pid in slurm.processes()[other] if "raylet/raylet " in commands(slurm).get(pid, "")]
+    os.kill(raylet, signal.SIGKILL)
+    await_that(folder, lambda: other in hosts(counters(folder) - before))
     tell(folder, "0")
     assert slurm.wait_for_end(head, SECONDS) == "COMPLETED", tails(folder)
     assert stored(folder) == undisturbed
@@ -187,6 +224,23 @@ def test_a_sweep_on_gpus_waits_for_the_first_and_has_an_actor_for_each(slurm, tm
     head, _ = submit(slurm, folder)
     log = folder / "run/logs/life-0/certify.log"
     await_that(folder, lambda: log.exists() and "torch sees no GPU here, though Ray gave one" in log.read_text())
-    assert re.search(r"[24] workers of one GPU each", log.read_text())
+    assert re.search(r"[24] workers of GPU each", log.read_text())
     assert "--device cuda" in (folder / "run/cluster/submission-1").joinpath(f"{head}_0_log.out").read_text()
     call(slurm, folder, "cancel", "run")
+
+
+@pytest.mark.parametrize(("key", "value", "told"), [
+    ("worker_partition", "lwo", "certification, a worker job: there is no partition lwo: choose main"),
+    ("head_partition", "short", "certification, a head job: time_limit 10 min is more than partition short allows: 2"),
+    ("gpus_per_worker", 9, "certification, a worker job: gpus_per_node 9 is more than a node of partition low-now has"),
+])  # fmt: skip
+def test_what_the_cluster_does_not_have_for_a_certification_is_told_before_anything_is_queued(
+    slurm, tmp_path, digits, key, value, told
+):
+    folder = prepare(tmp_path / "sweep", digits)
+    site = yaml.safe_load((folder / "site.yaml").read_text())
+    site["certification"][key] = value
+    (folder / "site.yaml").write_text(yaml.safe_dump(site))
+    with pytest.raises(AssertionError, match=told):
+        call(slurm, folder, "submit", "certify", "recipe.yaml", "--site", "site.yaml")
+    assert slurm.run("squeue", "--noheader") == ""
