@@ -11,8 +11,9 @@ PROGRAM = "python -m cluster"
 def build_app() -> typer.Typer:
     """The typer application with every command."""
     app = typer.Typer(
-        help="Start training runs of many ranks.",
+        help="Start training runs, certifications and whole papers, here or on a cluster, and see to them.",
         no_args_is_help=True,
+        rich_markup_mode="markdown",
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -27,7 +28,7 @@ def build_app() -> typer.Typer:
 
 
 def _door() -> None:
-    """Start training runs of many ranks, on this machine or on a cluster."""
+    """Start training runs, certifications and whole papers, here or on a cluster, and see to them."""
 
 
 def main() -> None:

@@ -48,13 +48,15 @@ def command(
 ) -> None:
     """Start a training run of many ranks, a certification, or the whole paper, here or on a cluster.
 
+    ```sh
     python -m cluster submit pretrain imagenet/pretrain-b data.train=SHARDS output=RUN --ranks 8
     python -m cluster submit pretrain imagenet/pretrain-b data.train=SHARDS output=RUN --site SLURM.yaml
     python -m cluster submit certify imagenet/certify-b data=SHARDS output=RUN --site SLURM.yaml
     python -m cluster submit paper imagenet/paper-b train=SHARDS held_out=SHARDS output=FOLDER --site SLURM.yaml
+    ```
 
-    On Slurm the run is queued, and goes on by itself after time limits, preemptions, lost nodes and a few crashes;
-    `python -m cluster status RUN` tells where it stands.
+    On Slurm, and as a job of a standing Ray cluster, the run is queued, and goes on by itself after time limits,
+    preemptions, lost nodes and a few crashes; `python -m cluster status RUN` tells where it stands.
 
     On this machine it shows what rank 0 prints; every rank's output is kept in RUN/logs/rank-R.log. If one rank dies,
     all are stopped, and the end of its log is shown; the exit code is that rank's. Ctrl-C and SIGTERM are passed on:

@@ -13,6 +13,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         help="Datasets as WebDataset shards with an index: build, verify, info.",
         no_args_is_help=True,
+        rich_markup_mode="markdown",
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

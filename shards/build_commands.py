@@ -20,6 +20,7 @@ DEFAULT_QUALITY = 95
 app = typer.Typer(
     help="Make a dataset of shards from images. Ended early, the same command goes on from the finished shards.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 

@@ -59,12 +59,16 @@ def command(
 ) -> None:
     """Certify images by randomized smoothing (Cohen et al. 2019), at every noise level of the recipe.
 
+    ```sh
     rrcm certify cifar10/certify-b data=SHARDS output=RUN
+    ```
 
     Any torch classifier can be certified: a function without arguments, or with one called sigma, that returns a
     torch.nn.Module from float32 (N, 3, H, W), [0, 1] pixels plus noise, to logits. Modules in this folder are found:
 
+    ```sh
     rrcm certify cifar10/certify-b data=SHARDS output=RUN 'classifiers=[{sigma: 0.25, function: my_nets:resnet}]'
+    ```
 
     mode=adaptive stops each image as soon as its draws have decided every radius, with the same guarantee.
 

@@ -20,7 +20,9 @@ def command(
     Builds shards, pre-trains an encoder, fine-tunes it and one from scratch at each σ, certifies held-out images, and
     writes a page that compares them. Run it again after an interruption: it goes on where it stopped.
 
+    ```sh
     rrcm demo output=runs/demo seed=1
+    ```
     """
     from rrcm_dist.config.load import load_recipe
 

@@ -23,11 +23,10 @@ def command(
     Every line says what was found, what it is needed for and, where it is not well, how to mend it. What is optional
     may be missing; the exit code is 1 only where nothing works without it.
 
-    Examples:
-
-        rrcm doctor
-
-        rrcm doctor --json
+    ```sh
+    rrcm doctor
+    rrcm doctor --json
+    ```
     """
     from rrcm_dist.cli.doctor_checks import all_checks
     from rrcm_dist.progress import progress_bar

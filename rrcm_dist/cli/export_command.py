@@ -39,9 +39,10 @@ def command(
 ) -> None:
     """Write a trained network for use without this project.
 
+    ```sh
     rrcm export runs/finetune --output model.safetensors
-
     rrcm export runs/finetune --output classifier.pt2
+    ```
 
     A .pt2 takes any batch size, and torch loads it alone: torch.export.load("classifier.pt2").module(). A fine-tuned
     network maps noisy [0, 1] pixels (N, 3, H, W) to logits; a pre-trained one maps noisy [-1, 1] images and their noise

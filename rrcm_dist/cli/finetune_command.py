@@ -23,8 +23,10 @@ def command(
 ) -> None:
     """Fine-tune an encoder and a linear head for one noise level σ.
 
-    One process: rrcm finetune imagenet/finetune-b-sigma0.5 start_from=RUN data.train=SHARDS output=RUN2
-    Several GPUs: torchrun --nproc-per-node 8 -m rrcm_dist.cli.main finetune imagenet/finetune-b-sigma0.5 …
+    ```sh
+    rrcm finetune imagenet/finetune-b-sigma0.5 start_from=RUN data.train=SHARDS output=RUN2  # one process
+    torchrun --nproc-per-node 8 -m rrcm_dist.cli.main finetune imagenet/finetune-b-sigma0.5 …  # several GPUs
+    ```
 
     start_from is a pre-training run, one of its checkpoints, or a weights file; null trains from scratch.
     """

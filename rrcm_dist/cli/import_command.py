@@ -42,11 +42,12 @@ def command(
 ) -> None:
     """Turn weights under the released names (jiachenlei/rRCM) into a weights file of ours.
 
-    Pre-trained (nnet.pth, target_model.pth, nnet_ema.pth):
-    rrcm import nnet.pth --recipe cifar10/pretrain-b --output online.safetensors
+    Pre-trained (nnet.pth, target_model.pth, nnet_ema.pth), and fine-tuned (base_model.… and linear_head.…):
 
-    Fine-tuned (base_model.… and linear_head.…):
+    ```sh
+    rrcm import nnet.pth --recipe cifar10/pretrain-b --output online.safetensors
     rrcm import tuned.net --recipe cifar10/finetune-b-sigma0.25 --output model.safetensors
+    ```
 
     With or without a wrapper's "module." before every name. What is written serves as start_from of `rrcm finetune`,
     as a checkpoint of `rrcm certify`, and to `rrcm export`. Every key is listed; a key of another shape than the

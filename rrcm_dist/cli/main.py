@@ -31,6 +31,7 @@ def build_app() -> typer.Typer:
         name="rrcm",
         help="Train and certify rRCM (Robust Representation Consistency Model, ICLR 2025).",
         no_args_is_help=True,
+        rich_markup_mode="markdown",
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -20,7 +20,9 @@ def command(
     device and precision, the same weights at each noise level, and the same counts of every block that two of them
     have; else nothing is written, and what differs is said.
 
+    ```sh
     rrcm merge runs/all runs/machine-a runs/machine-b
+    ```
     """
     from rrcm_dist.certification.ledger.merge import merge_ledgers
     from rrcm_dist.certification.ledger.place import LEDGER_FILE, ledger_at

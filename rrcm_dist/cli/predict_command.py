@@ -42,7 +42,9 @@ def command(
     does not tell them apart at alpha (PREDICT of Cohen et al. 2019). With chance of at most alpha an image is given a
     class that is not the smoothed classifier's.
 
+    ```sh
     rrcm predict runs/cifar10/certify-b --alpha 0.001 --n 1000 --output predictions.tsv
+    ```
     """
     from rrcm_dist.certification.ledger.place import ledger_at
     from rrcm_dist.certification.ledger.reader import LedgerReader

@@ -23,8 +23,10 @@ def command(
 ) -> None:
     """Pre-train an rRCM encoder from shards.
 
-    One process: rrcm pretrain imagenet/pretrain-b data.train=SHARDS output=RUN
-    Several GPUs: torchrun --nproc-per-node 8 -m rrcm_dist.cli.main pretrain imagenet/pretrain-b …
+    ```sh
+    rrcm pretrain imagenet/pretrain-b data.train=SHARDS output=RUN  # one process
+    torchrun --nproc-per-node 8 -m rrcm_dist.cli.main pretrain imagenet/pretrain-b …  # several GPUs
+    ```
 
     Run the same command again after any interruption: it goes on from its newest good checkpoint, exactly.
     """

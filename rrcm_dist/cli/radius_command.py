@@ -25,9 +25,10 @@ def command(
 
     With --runner-up, R = σ/2 (Φ⁻¹(p_lower) - Φ⁻¹(p_upper)). No radius is rounded up.
 
+    ```sh
     rrcm radius --successes 990 --trials 1000 --alpha 0.001 --sigma 0.5
-
     rrcm radius --successes 990 --runner-up 2 --trials 1000 --alpha 0.001 --sigma 0.5
+    ```
     """
     from rrcm_dist.certification.statistics.bounds import certified_radius, clopper_pearson_lower
     from rrcm_dist.certification.statistics.two_sided import simultaneous_bounds, two_sided_radius

@@ -72,13 +72,11 @@ def command(
     Accuracies have 95 % Wilson intervals, ACR a Student t interval; the bands of figures hold a whole curve. Families
     with a common σ are compared image by image. Where α is known, guaranteed accuracies take wrong certificates off.
 
-    Examples:
-
-        rrcm report certify/cifar10
-
-        rrcm report --name "pre-trained=runs/a" --name "from scratch=runs/b" --output page
-
-        rrcm report logs/sigma_0.25.tsv --radii 0,0.25,0.5 --alpha 0.001 --json -
+    ```sh
+    rrcm report certify/cifar10
+    rrcm report --name "pre-trained=runs/a" --name "from scratch=runs/b" --output page
+    rrcm report logs/sigma_0.25.tsv --radii 0,0.25,0.5 --alpha 0.001 --json -
+    ```
     """
     from rrcm_dist.reporting.report import build_report
 
