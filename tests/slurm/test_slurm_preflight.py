@@ -227,9 +227,9 @@ def test_where_the_ranks_do_not_meet_pairs_of_nodes_tell_between_which(three_nod
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("module", "told"), [("node", "node2: it "), ("rank", "still wait for each other")])
+@pytest.mark.parametrize(("module", "told"), [("node", "node2: it "), ("rank", "node2: ")])
 def test_a_node_that_hangs_is_named(three_nodes, tmp_path, digits, undisturbed, module, told):
-    """In the look at it, or in the meeting of the ranks."""
+    """In the look at it, or when the ranks meet."""
     slurm = three_nodes
     job = submit(slurm, tmp_path, digits, nodes=2, ranks_per_node=1, preflight_seconds=30)
     wait_for(lambda: stopped(slurm, "node2", f"cluster.preflight.{module}"), SECONDS, "a process to stop")
@@ -237,7 +237,7 @@ def test_a_node_that_hangs_is_named(three_nodes, tmp_path, digits, undisturbed, 
     assert_finished(slurm, job, tmp_path, undisturbed)
     first, second = lives(tmp_path)
     assert (first.excluded, second.cause) == (("node2",), Cause.DONE), log(tmp_path)
-    assert told in first.detail or "came no further than" in first.detail
+    assert told in first.detail
 
 
 def test_what_no_node_sees_ends_the_run(slurm, tmp_path, digits):
@@ -270,7 +270,7 @@ def test_what_comes_during_the_preflight_ends_it_as_what_it_is(slurm, tmp_path, 
 
 @pytest.mark.exhaustive
 def test_signals_reach_the_ranks_after_a_preflight(slurm, tmp_path, digits):
-    job = submit(slurm, tmp_path, digits, steps=400)
+    job = submit(slurm, tmp_path, digits, steps=100)
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and '"step": 20,' in metrics.read_text(), SECONDS, "step 20")
     slurm.run("scancel", "--signal=USR2", "--batch", str(job))
