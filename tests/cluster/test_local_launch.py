@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from tiny import pretrain_recipe
 
 from cluster.backends import open_backend
 from cluster.site import SITES, LocalSite, load_site
+from cluster.this_machine import LocalPlace
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.yaml_text import read_yaml
 from rrcm_dist.errors import InvalidInput
@@ -27,6 +29,11 @@ def submit(folder, shards, *arguments):
     recipe.write_text(dump_recipe(pretrain_recipe(shards, folder / "run")))
     command = [sys.executable, "-m", "cluster", "submit", "pretrain", str(recipe), *OPTIONS, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def from_another_shell(*command):
+    """What `python -m cluster COMMAND` says."""
+    return subprocess.run([sys.executable, "-m", "cluster", *map(str, command)], capture_output=True, text=True)
 
 
 def steps_logged(folder):
@@ -86,8 +93,14 @@ def test_a_killed_rank_ends_the_run_and_ctrl_c_keeps_a_checkpoint(tmp_path, digi
 
     process = submit(tmp_path, digits, "training.steps=5000")
     wait_for_step(tmp_path, process)
+    assert ", RUNNING\nstep " in from_another_shell("status", tmp_path / "run").stdout
+    second = submit(tmp_path, digits)
+    assert "which is RUNNING: give another output" in second.communicate(timeout=SECONDS)[1]
+    assert second.returncode == 2
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=SECONDS)
+    assert ", ENDED\nstep " in from_another_shell("status", tmp_path / "run").stdout
+    assert "rank-1: " in from_another_shell("logs", tmp_path / "run", "--rank", "1").stdout
     assert process.returncode == 130
     assert "resuming from" in out
     assert "the same command goes on from there" in out
@@ -95,6 +108,14 @@ def test_a_killed_rank_ends_the_run_and_ctrl_c_keeps_a_checkpoint(tmp_path, digi
     newest = (tmp_path / "run" / "checkpoints" / "latest").read_text().strip()
     assert newest in out
     assert rank_processes(tmp_path) == {}
+
+
+def test_a_run_is_cancelled_on_its_own_machine(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as launcher:
+        LocalPlace(tmp_path, {"job": f"{socket.gethostname()}:{launcher.pid}"}).cancel()
+        assert launcher.wait(timeout=SECONDS) == -signal.SIGTERM
+    with pytest.raises(InvalidInput, match="the run is on elsewhere: cancel it there"):
+        LocalPlace(tmp_path, {"job": "elsewhere:1"}).cancel()
 
 
 @pytest.mark.distributed
