@@ -14,6 +14,7 @@ from cluster.jobs.certification import CertifyJob
 from cluster.jobs.training import TrainingJob
 from cluster.on_ray.jobs_api import RayCluster
 from cluster.record.history import History
+from cluster.record.lock import submission_lock
 from cluster.site import RaySite
 from cluster.watching.places import check_unowned
 from rrcm_dist.errors import InvalidInput
@@ -38,13 +39,16 @@ class RayBackend:
         cluster = RayCluster(self._site.address)
         self._check_room(job, cluster.nodes())
         run = job.folder.absolute()
-        check_unowned(run)
-        folder, name = History(run).next_submission(), _submission_id(job)
-        write_text(folder / "recipe.yaml", job.recipe_text())
-        write_text(folder / "site.yaml", yaml.safe_dump(self._site.model_dump(mode="json"), sort_keys=False))
-        environment = {**self._site.environment, STOP_VARIABLE: str(self._site.cancel_seconds + DRIVER_SECONDS)}
-        cluster.submit(name, self._entrypoint(job, folder, name), environment, run)
-        History(run).add_job(name, job.kind, folder / "recipe.yaml", sys.argv[1:], self._site.model_dump(mode="json"))
+        with submission_lock(run):
+            check_unowned(run)
+            folder, name = History(run).next_submission(), _submission_id(job)
+            write_text(folder / "recipe.yaml", job.recipe_text())
+            write_text(folder / "site.yaml", yaml.safe_dump(self._site.model_dump(mode="json"), sort_keys=False))
+            environment = {**self._site.environment, STOP_VARIABLE: str(self._site.cancel_seconds + DRIVER_SECONDS)}
+            cluster.submit(name, self._entrypoint(job, folder, name), environment, run)
+            History(run).add_job(
+                name, job.kind, folder / "recipe.yaml", sys.argv[1:], self._site.model_dump(mode="json")
+            )
         print(f"job {name} is submitted: `python -m cluster status {job.folder}`")
         return 0
 
