@@ -22,6 +22,7 @@ time_limit: 10
 partition: main
 seconds_before_limit: 30
 device: cpu
+preflight: false
 certification: {workers: 1, head_cpus: 1, cpus_per_worker: 2}
 """
 STAGES = ["check-train", "check-held-out", "pretrain", "sigma_0.25", "sigma_0.5", "certificates", "report"]
