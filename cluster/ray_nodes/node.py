@@ -81,11 +81,15 @@ class RayNode:
         return os.waitid(os.P_PID, self._keeper.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
 
     def stop(self) -> None:
-        """End it; returns when nothing of it is left."""
-        self._keeper.terminate()
+        """End it, unless that has happened; returns when nothing of it is left."""
+        if self._keeper.returncode is not None:
+            return
+        if self.alive:
+            os.kill(self._keeper.pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
         while self.alive and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        # Of a keeper that was itself killed; its number is no other's as long as nobody has asked how it ended.
+        # Of a keeper that was itself killed; its number is no other's as long as nobody has asked how it ended, for
+        # which reason nothing here does (as Popen's own methods do).
         os.killpg(self._keeper.pid, signal.SIGKILL)
         self._keeper.wait()

@@ -14,6 +14,7 @@ from ray_ports import asks_for_a_token
 
 from cluster.ray_nodes.addresses import host_and_port, own_address, own_address_towards
 from cluster.ray_nodes.facts import HeadFacts, HeadState, versions_here, write_token
+from cluster.ray_nodes.node import NodeSettings, RayNode
 from rrcm_dist.certification.on_ray.address import Token, nodes_alive
 from rrcm_dist.certification.on_ray.folder import FOLDER_PREFIX
 from rrcm_dist.errors import RunFailure
@@ -142,3 +143,18 @@ def test_a_host_that_knows_itself_by_a_loopback_address_alone_finds_the_one_by_w
     assert own_address("localhost") in (by_others or {"127.0.0.1"})
     assert own_address_towards("127.0.0.1", 9) == "127.0.0.1"
     assert host_and_port("10.0.0.1:3333") == ("10.0.0.1", 3333)
+
+
+def test_a_node_that_has_ended_by_itself_can_be_stopped(tmp_path):
+    settings = NodeSettings("127.0.0.1", str(tmp_path / "token"), cpus=0, gpus=0)
+    node = RayNode(settings, os.environ | {"PYTHONHOME": str(tmp_path)})  # where there is no Python
+    try:
+        deadline = time.monotonic() + 60
+        while node.alive and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not node.alive
+        assert node.addresses is None
+    finally:
+        node.stop()
+        node.stop()
+    assert not node.alive
