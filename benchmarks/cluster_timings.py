@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -75,7 +76,7 @@ def _start(slurm: SlurmCluster, folder: Path, shards: Path) -> dict[str, float]:
         moments.append(watch.steps[0][0])
         run.call("cancel", "run")
     names = ["submit command", "queue", "supervisor", "preparing, srun", "rank: imports, set-up", "first step"]
-    parts = {name: after - before for name, before, after in zip(names, moments, moments[1:], strict=True)}
+    parts = {name: after - before for name, (before, after) in zip(names, pairwise(moments), strict=True)}
     return {**parts, "of these, imports (alone)": _imports(), "in all": moments[-1] - moments[0]}
 
 

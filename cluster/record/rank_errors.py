@@ -6,6 +6,8 @@ from pathlib import Path
 FULL_BYTES = 1 << 20
 ERROR = "error: "
 """What the door of every command begins its last words with."""
+ELSEWHERE = "lost another rank"
+"""In the words of a rank that ends because another one did."""
 
 
 def why_ranks_ended(logs: Path) -> str:
@@ -17,6 +19,6 @@ def why_ranks_ended(logs: Path) -> str:
         return f"the disk of {logs} is full: make room"
     for log in sorted(logs.glob("rank-*.log")):
         for line in reversed(log.read_text(errors="replace").splitlines()):
-            if line.startswith(ERROR):
+            if line.startswith(ERROR) and ELSEWHERE not in line:
                 return line.removeprefix(ERROR)
     return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slurm_hosts import wait_for
-from tiny_runs import CHECKPOINT_EVERY, SECONDS, STEPS, TinyRun
+from tiny_runs import SECONDS, STEPS, TinyRun
 
 from cluster.record.history import Cause
 
@@ -113,7 +113,8 @@ def kill_rank(run: TinyRun) -> None:
 def kill_rank_twice(run: TinyRun) -> None:
     """In the second life no newer checkpoint is reached before."""
     kill_rank(run)
-    wait_for(lambda: len(run.lives()) == 2 and run.last_step() > CHECKPOINT_EVERY, SECONDS, f"life 1, {run.tails()}")
+    log = run.output / "logs/life-1/rank-0.log"
+    wait_for(lambda: log.exists() and "resuming from" in log.read_text(), SECONDS, f"life 1 resumes, {run.tails()}")
     send([run.rank_process(1)], signal.SIGKILL)
 
 

@@ -7,7 +7,7 @@ from cluster.record.rank_errors import why_ranks_ended
 
 
 def test_the_last_error_that_a_rank_tells_is_why(tmp_path):
-    (tmp_path / "rank-0.log").write_text("Traceback …\nConnection closed by peer\n")
+    (tmp_path / "rank-0.log").write_text("error: rank 0 lost another rank, which says for itself why it ended\n")
     (tmp_path / "rank-1.log").write_text("step 4\nerror: loss is not finite\n")
     assert why_ranks_ended(tmp_path) == "loss is not finite"
 
