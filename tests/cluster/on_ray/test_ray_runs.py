@@ -29,11 +29,11 @@ def write_recipe(folder, shards):
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))
 
 
-def submit(ray, folder, shards):
+def submit(ray, folder, shards, *overrides):
     """Submission id of a run in `folder`/run."""
     write_recipe(folder, shards)
     ray.write_site(folder)
-    ray.call(folder, "submit", "pretrain", "recipe.yaml", "--site", "site.yaml")
+    ray.call(folder, "submit", "pretrain", "recipe.yaml", *overrides, "--site", "site.yaml")
     return History(folder / "run").jobs()[-1]["job"]
 
 
@@ -146,13 +146,13 @@ def test_a_killed_actor_takes_its_rank_along_and_counts_as_a_crash(ray, tmp_path
 
 @pytest.mark.exhaustive
 def test_what_is_cancelled_keeps_a_checkpoint_and_resubmitted_goes_on_from_it(ray, tmp_path, digits, undisturbed):
-    job = submit(ray, tmp_path, digits)
+    job = submit(ray, tmp_path, digits, "training.checkpoint_every=1000")
     wait_for_step(tmp_path, 30)
     assert "is cancelled" in ray.call(tmp_path, "cancel", job)
     wait_for_end(ray, tmp_path, job, "STOPPED")
     lives = History(tmp_path / "run").lives()
     assert [life.cause for life in lives] == [Cause.CANCELLED]
-    assert lives[0].end_step % 25  # kept when it was asked to, and not by the recipe
+    assert lives[0].end_step >= 30  # kept when it was asked to, and not by the recipe
     assert ray.try_to(tmp_path, "cancel", "run").returncode == 2
     ray.call(tmp_path, "resubmit", "run")
     again = History(tmp_path / "run").jobs()[-1]["job"]
