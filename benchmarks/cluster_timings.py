@@ -83,8 +83,8 @@ def _start(slurm: SlurmCluster, folder: Path, shards: Path) -> dict[str, float]:
 def _started(process: int) -> float:
     """When a process began, in seconds since 1970."""
     ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
-    boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
-    return int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    now, up = time.time(), float(Path("/proc/uptime").read_text().split()[0])
+    return now - up + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _imports() -> float:
