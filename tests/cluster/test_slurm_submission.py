@@ -2,12 +2,13 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
+import command
 import pytest
 from tiny import pretrain_recipe
 
-from cluster.__main__ import main
 from cluster.record.history import Cause, History
 from cluster.record.progress import newest_checkpoint
 from cluster.site import SITES, SlurmSite, load_site
@@ -26,16 +27,7 @@ def cluster(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     Path("recipe.yaml").write_text(dump_recipe(pretrain_recipe(Path("/shards"), Path("/runs/tiny"))))
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cluster", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(command.cluster, monkeypatch, capsys)
 
 
 def submit(cluster, *arguments, site="slurm-shared"):

@@ -3,8 +3,6 @@
 import json
 import re
 import sqlite3
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -94,18 +92,9 @@ def tell(folder, slow):
     (folder / "aside").replace(folder / "slow")
 
 
-def call(slurm, folder, *command):
-    done = subprocess.run(
-        [sys.executable, "-m", "cluster", *command],
-        capture_output=True, text=True, timeout=SECONDS, env=slurm.environment(), cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def submit(slurm, folder):
     """Numbers of the head job and of the array of workers."""
-    call(slurm, folder, "submit", "certify", "recipe.yaml", "--site", "site.yaml")
+    slurm.launch(folder, "submit", "certify", "recipe.yaml", "--site", "site.yaml")
     submission = History(folder / "run").jobs()[-1]
     return int(submission["job"]), int(submission["workers"])
 

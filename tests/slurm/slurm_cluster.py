@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -173,6 +174,19 @@ class SlurmCluster:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=seconds, check=check, env=self.environment()
         )
+
+    def try_to_launch(self, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+        """`python -m cluster COMMAND` in `folder` on the login node, which may fail."""
+        return subprocess.run(
+            [sys.executable, "-m", "cluster", *command],
+            capture_output=True, text=True, timeout=180, env=self.environment(), cwd=folder,
+        )  # fmt: skip
+
+    def launch(self, folder: Path, *command: str) -> str:
+        """What such a command says; it must not fail."""
+        done = self.try_to_launch(folder, *command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def sbatch(self, script: str, *options: str) -> int:
         """Id of a job that runs `script`, a shell's."""

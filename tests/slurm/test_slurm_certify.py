@@ -16,7 +16,6 @@ import yaml
 from slurm_certification import (
     SECONDS,
     await_that,
-    call,
     commands,
     counters,
     facts,
@@ -55,7 +54,7 @@ def test_workers_are_preempted_and_the_head_requeued_and_the_ledger_is_that_of_o
     head, array = submit(slurm, folder)
     await_that(folder, lambda: hosts(counters(folder)) == {"node1", "node2"})
     assert_dashboard_asks_for_the_token(folder)
-    seen = call(slurm, folder, "status", "run")
+    seen = slurm.launch(folder, "status", "run")
     assert f"job {head}, RUNNING" in seen
     assert "RUNNING: 2 workers running, 0 pending" in seen
     assert "on 2 workers" in seen
@@ -83,7 +82,7 @@ def test_workers_are_preempted_and_the_head_requeued_and_the_ledger_is_that_of_o
     wait_for(lambda: not left_over(slurm), 30, "nothing is left")
     threads = {path.name.rsplit("-", 1)[1] for path in folder.glob("counts-node*")}
     assert threads == {"1", "2"}  # cpus_per_rank; one where the weights are looked at
-    seen = call(slurm, folder, "status", "run")
+    seen = slurm.launch(folder, "status", "run")
     assert "done: nothing is left to draw" in seen
 
 
@@ -129,14 +128,14 @@ def test_a_cancelled_certification_takes_its_workers_along_and_is_resubmitted(sl
     folder = prepare(tmp_path / "sweep", digits, slow="0.2")
     head, array = submit(slurm, folder)
     await_that(folder, lambda: counters(folder))
-    call(slurm, folder, "cancel", "run")
+    slurm.launch(folder, "cancel", "run")
     assert slurm.wait_for_end(head) == "CANCELLED"
     wait_for(lambda: not tasks(slurm, array), 30, "the workers leave")
     wait_for(lambda: not left_over(slurm), 30, "nothing is left")
-    assert f"job {head}, CANCELLED" in call(slurm, folder, "status", "run")
+    assert f"job {head}, CANCELLED" in slurm.launch(folder, "status", "run")
     assert 0 < len(stored(folder)) < len(undisturbed)
     tell(folder, "0")
-    call(slurm, folder, "resubmit", "run")
+    slurm.launch(folder, "resubmit", "run")
     assert slurm.wait_for_end(int(History(folder / "run").jobs()[-1]["job"]), SECONDS) == "COMPLETED", tails(folder)
     assert stored(folder) == undisturbed
     assert [life.cause for life in History(folder / "run").lives()] == [Cause.CANCELLED, Cause.DONE]
@@ -210,7 +209,7 @@ def test_a_worker_whose_ray_dies_starts_it_again(slurm, tmp_path, digits, undist
 @pytest.mark.exhaustive
 def test_without_workers_the_head_counts_by_itself(slurm, tmp_path, digits, undisturbed):
     folder = prepare(tmp_path / "sweep", digits, workers=0)
-    call(slurm, folder, "submit", "certify", "recipe.yaml", "--site", "site.yaml")
+    slurm.launch(folder, "submit", "certify", "recipe.yaml", "--site", "site.yaml")
     submission = History(folder / "run").jobs()[-1]
     assert "workers" not in submission
     assert slurm.wait_for_end(int(submission["job"]), SECONDS) == "COMPLETED", tails(folder)
@@ -226,7 +225,7 @@ def test_a_sweep_on_gpus_waits_for_the_first_and_has_an_actor_for_each(slurm, tm
     await_that(folder, lambda: log.exists() and "torch sees no GPU here, though Ray gave one" in log.read_text())
     assert re.search(r"[24] workers of GPU each", log.read_text())
     assert "--device cuda" in (folder / "run/cluster/submission-1").joinpath(f"{head}_0_log.out").read_text()
-    call(slurm, folder, "cancel", "run")
+    slurm.launch(folder, "cancel", "run")
 
 
 @pytest.mark.parametrize(("key", "value", "told"), [
@@ -242,5 +241,5 @@ def test_what_the_cluster_does_not_have_for_a_certification_is_told_before_anyth
     site["certification"][key] = value
     (folder / "site.yaml").write_text(yaml.safe_dump(site))
     with pytest.raises(AssertionError, match=told):
-        call(slurm, folder, "submit", "certify", "recipe.yaml", "--site", "site.yaml")
+        slurm.launch(folder, "submit", "certify", "recipe.yaml", "--site", "site.yaml")
     assert slurm.run("squeue", "--noheader") == ""

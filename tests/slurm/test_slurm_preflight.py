@@ -65,21 +65,11 @@ def write_recipe(folder, shards, steps=STEPS):
     (folder / "recipe.yaml").write_text(dump_recipe(recipe))
 
 
-def call(slurm, folder, *command):
-    """What `python -m cluster COMMAND` says on the login node."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cluster", *command],
-        capture_output=True, text=True, timeout=SECONDS, env=slurm.environment(), cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def submit(slurm, folder, shards, steps=STEPS, **site):
     """Job number of a run in `folder`/run."""
     write_recipe(folder, shards, steps)
     (folder / "site.yaml").write_text(json.dumps({**SITE, **site}))
-    call(slurm, folder, "submit", "pretrain", "recipe.yaml", "--site", "site.yaml")
+    slurm.launch(folder, "submit", "pretrain", "recipe.yaml", "--site", "site.yaml")
     return int(History(folder / "run").jobs()[-1]["job"])
 
 
@@ -151,7 +141,7 @@ def test_a_node_that_is_unfit_is_set_aside_and_the_run_goes_on_elsewhere(slurm, 
     assert slurm.job(job)["ExcNodeList"] == "node1"
     assert report(tmp_path)["passed"] is False
     assert report(tmp_path, 1)["passed"] is True
-    seen = call(slurm, tmp_path, "status", "run")
+    seen = slurm.launch(tmp_path, "status", "run")
     assert "preflight (set aside node1: " in seen
 
 
@@ -162,9 +152,9 @@ def test_a_resubmitted_run_leaves_out_the_nodes_that_were_set_aside(slurm, tmp_p
         job = submit(slurm, tmp_path, digits)
         wait_for(lambda: any(life.cause for life in lives(tmp_path)), SECONDS, "the life ends")
         slurm.wait_for_state(job, "PENDING")
-        call(slurm, tmp_path, "cancel", "run")
+        slurm.launch(tmp_path, "cancel", "run")
         slurm.wait_for_end(job, SECONDS)
-        call(slurm, tmp_path, "resubmit", "run")
+        slurm.launch(tmp_path, "resubmit", "run")
         again = int(History(tmp_path / "run").jobs()[-1]["job"])
         assert_finished(slurm, again, tmp_path, undisturbed)
     assert again != job
@@ -256,7 +246,7 @@ def test_what_comes_during_the_preflight_ends_it_as_what_it_is(slurm, tmp_path, 
     job = submit(slurm, tmp_path, digits)
     wait_for(lambda: stopped(slurm, "node1", "cluster.preflight.node"), SECONDS, "a process to stop")
     if event == "cancel":
-        call(slurm, tmp_path, "cancel", "run")
+        slurm.launch(tmp_path, "cancel", "run")
         assert slurm.wait_for_end(job, SECONDS) == "CANCELLED"
     elif event == "requeue":
         slurm.run("scontrol", "requeue", str(job))

@@ -83,16 +83,11 @@ class TinyRun:
 
     def try_to(self, *command: str) -> subprocess.CompletedProcess[str]:
         """`python -m cluster COMMAND` on the login node, which may fail."""
-        return subprocess.run(
-            [sys.executable, "-m", "cluster", *command],
-            capture_output=True, text=True, timeout=SECONDS, env=self.slurm.environment(), cwd=self.folder,
-        )  # fmt: skip
+        return self.slurm.try_to_launch(self.folder, *command)
 
     def call(self, *command: str) -> str:
         """What such a command says."""
-        done = self.try_to(*command)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return self.slurm.launch(self.folder, *command)
 
     def wait_for_step(self, step: int) -> None:
         """Return when the run has logged this step, in whichever life."""

@@ -3,8 +3,10 @@
 import shutil
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
+import command
 import pytest
 from standing_ray import SITE
 from tiny import pretrain_recipe
@@ -29,20 +31,9 @@ def folder(tmp_path):
 @pytest.fixture
 def cluster(monkeypatch, capsys, folder):
     """`python -m cluster …` in a folder with a recipe: (exit code, standard output, error)."""
-    from cluster.__main__ import main
-
     monkeypatch.chdir(folder)
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cluster", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return call
+    return partial(command.cluster, monkeypatch, capsys)
 
 
 def submit(cluster, address, *arguments, ranks=2):

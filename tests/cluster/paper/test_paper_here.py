@@ -1,12 +1,12 @@
 """A whole paper on this machine: stage by stage, and only what is missing."""
 
 import json
-import sys
+from functools import partial
 
+import command
 import pytest
 from tiny import write_paper
 
-from cluster.__main__ import main
 from cluster.paper.plan import plan_paper
 from rrcm_dist.config.load import load_recipe
 from rrcm_dist.config.paper import paper_recipes
@@ -19,16 +19,7 @@ STAGES = ["check-train", "check-held-out", "pretrain", "sigma_0.25", "sigma_0.5"
 def cluster(monkeypatch, capfd):
     """`python -m cluster …`: (exit code, standard output, error)."""
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cluster", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capfd.readouterr()
-
-    return call
+    return partial(command.cluster, monkeypatch, capfd)
 
 
 def test_the_stages_follow_from_the_recipe_and_read_what_the_one_before_writes(tmp_path, digits):
