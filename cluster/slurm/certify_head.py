@@ -24,7 +24,7 @@ from cluster.record.policy import AS_WANTED, goes_on
 from cluster.site import SlurmSite
 from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
 from cluster.slurm.job_facts import node_address
-from cluster.slurm.tools import ask
+from cluster.slurm.tools import ask, is_queued
 from rrcm_dist.certification.on_ray.address import Token, nodes_alive
 from rrcm_dist.errors import RunFailure
 
@@ -188,7 +188,10 @@ class CertifyHead:
     def _workers_left(self) -> bool:
         """Whether any may still come, as far as Slurm says."""
         workers = self._workers()
-        return workers is None or ask("squeue", "--noheader", f"--jobs={workers}", "--format=%T") != ""
+        try:
+            return workers is None or is_queued(workers)
+        except RunFailure:  # the controller is silent: nothing is known
+            return True
 
     def _end_workers(self) -> None:
         if workers := self._workers():

@@ -16,7 +16,7 @@ from cluster.ray_nodes.addresses import host_and_port, own_address_towards
 from cluster.ray_nodes.facts import HeadFacts, HeadState, versions_here
 from cluster.ray_nodes.node import NodeSettings, RayNode
 from cluster.slurm.batch_step import BatchStep
-from cluster.slurm.tools import LIVE_STATES, queue_state
+from cluster.slurm.tools import is_queued
 from rrcm_dist.errors import RunFailure
 
 POLL_SECONDS = 0.5
@@ -95,11 +95,12 @@ class CertifyWorker:
         if time.monotonic() - self._asked_slurm < ASK_SECONDS:
             return
         self._asked_slurm = time.monotonic()
-        with suppress(RunFailure):  # the controller is silent
-            state = queue_state(self.head_job)
-            if state is not None and state[0] in LIVE_STATES:
-                return
-        raise RunFailure(f"job {self.head_job}, the head of this worker, is gone")
+        try:
+            gone = not is_queued(self.head_job)
+        except RunFailure:  # the controller is silent: nothing is known
+            return
+        if gone:
+            raise RunFailure(f"job {self.head_job}, the head of this worker, is gone")
 
 
 class Why:

@@ -6,7 +6,10 @@ import subprocess
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 ANSWER_SECONDS = 60
-LIVE_STATES = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "STOPPED"}
+LIVE_STATES = {
+    *("PENDING", "CONFIGURING", "POWER_UP_NODE", "RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT", "COMPLETING"),
+    *("SUSPENDED", "STOPPED", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
+}
 """States of a job that runs or will run."""
 
 
@@ -55,17 +58,25 @@ def queue_state(job: str) -> tuple[str, str] | None:
 
     Raises `RunFailure` where the controller does not answer, because then nothing is known.
     """
+    return next(iter(queue_states(job)), None)
+
+
+def is_queued(job: str) -> bool:
+    """Whether a job, or any task of an array, runs or will run. Raises `RunFailure` as `queue_state` does."""
+    return any(state in LIVE_STATES for state, _ in queue_states(job))
+
+
+def queue_states(job: str) -> list[tuple[str, str]]:
+    """`queue_state` of a job, or of each task of an array; those that are pending may be told as one."""
     command = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T|%r"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunFailure(f"squeue does not answer: {error}") from None
-    if answer.returncode == 0 and answer.stdout.strip():
-        state, _, reason = answer.stdout.strip().splitlines()[0].partition("|")
-        return state, reason
     if answer.returncode and "Invalid job id" not in answer.stderr:
         raise RunFailure(f"squeue does not answer: {' '.join(answer.stderr.splitlines()[-1:])}")
-    return None
+    lines = answer.stdout.split("\n") if answer.returncode == 0 else []
+    return [(state, reason) for state, _, reason in (line.partition("|") for line in lines if line.strip())]
 
 
 def accounted_state(job: str) -> str | None:
