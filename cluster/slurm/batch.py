@@ -1,5 +1,6 @@
 """Queueing by submitit: a callable becomes the batch step of a job, or of each task of an array."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class Batch:
 
     def queue_array(self, steps: Sequence[Callable[[], Any]]) -> str:
         """Number of the job array (of the job, where there is but one step), all of whose tasks may run at once."""
-        executor = self._executor()
+        executor = self._executor(len(steps))
         try:
             jobs = executor.map_array(_call, steps) if len(steps) > 1 else [executor.submit(_call, steps[0])]
         except Exception as error:  # submitit's errors have no common class
@@ -65,16 +66,15 @@ class Batch:
 
     def script(self, tasks: int = 1) -> str:
         """The batch script; needs no Slurm."""
-        executor = self._executor()
+        executor = self._executor(tasks)
         if tasks > 1:
-            executor.update_parameters(array_parallelism=tasks)
             executor.parameters["map_count"] = tasks
         return str(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))
 
-    def _executor(self) -> SlurmExecutor:
+    def _executor(self, tasks: int) -> SlurmExecutor:
         # `exec`: the callable itself, and no shell, is the batch step's first process, which gets Slurm's signals.
-        executor = _Executor(self.folder, python=f"exec {sys.executable}")
-        executor.update_parameters(**self._parameters())
+        executor = _Executor(self.folder, python=f"exec {shlex.quote(sys.executable)}")
+        executor.update_parameters(**self._parameters(), array_parallelism=tasks)
         return executor
 
     def _parameters(self) -> dict[str, Any]:

@@ -34,7 +34,9 @@ class SlurmPlace:
     def cancel(self) -> None:
         """By scancel."""
         require_slurm()
-        tell("scancel", *filter(None, [self._job, self._workers]))
+        if self._workers:
+            ask("scancel", self._workers)  # which may all have ended, and be forgotten
+        tell("scancel", self._job)
 
     def log(self) -> bytes:
         """Of the batch step, in all its lives."""

@@ -84,3 +84,8 @@ def test_the_recipe_that_is_kept_is_as_good_as_the_users(here):
     assert "radii" not in kept.model_fields_set
     named = describe_job("certify", "recipe.yaml", ("radii=[0, 0.5]",), "auto")
     assert "radii" in named.recipe_text()
+
+
+def test_an_environment_whose_path_has_a_space_is_started_all_the_same(here, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/my environment/bin/python")
+    assert "exec '/my environment/bin/python' -u -m submitit" in submission().describe()
