@@ -1,6 +1,7 @@
 """A certification: one driver, and workers that come and go."""
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,14 +50,28 @@ class CertifyJob:
     def is_finished(self) -> bool:
         """Whether nothing of the recipe is left to draw.
 
-        A ledger does not say which draws a recipe still wants beyond it: one that is done with another n, other images
-        or noise levels counts as unfinished.
+        Of a ledger that is done with another n, other noise levels, another number of images or, in mode adaptive,
+        without a radius that is asked for now, that is not known: it counts as unfinished, and starting again tells.
         """
         from rrcm_dist.certification.status import read_status
+        from rrcm_dist.config.estimate import certified_images
 
         try:
             status = read_status(self.folder)
         except RRCMError:  # there is none yet
             return False
-        wanted = {classifier.sigma for classifier in self.resolved.classifiers}
-        return status.done and status.n == self.resolved.n and wanted <= {level["sigma"] for level in status.levels}
+        recipe, levels = self.resolved, {level["sigma"]: level for level in status.levels}
+        wanted = {classifier.sigma for classifier in recipe.classifiers}
+        if not status.done or status.n != recipe.n or not wanted <= levels.keys():
+            return False
+        images = certified_images(recipe, self._samples())
+        radii = set(recipe.radii) if recipe.mode == "adaptive" else set()
+        return all(images in (None, levels[s]["images"]) and radii <= set(levels[s]["radii"]) for s in wanted)
+
+    def _samples(self) -> int | None:
+        """Of the dataset; None where its shards are not seen from here."""
+        from rrcm_dist.data.index import load_index
+
+        with suppress(RRCMError, OSError):
+            return len(load_index(self.resolved.data))
+        return None

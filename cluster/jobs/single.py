@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ class SingleJob:
     folder: Path
     """Its run folder."""
     words: tuple[str, ...]
-    """The command."""
+    """The command: what follows `python`, whichever this process's is."""
     inputs: tuple[Path, ...]
     """Files that it reads; changed, they are to go through it again."""
 
@@ -31,7 +32,7 @@ class SingleJob:
 
     def command(self, device: str, recipe: Path | None = None) -> list[str]:
         """The command; it knows no device and no recipe."""
-        return list(self.words)
+        return [sys.executable, *self.words]
 
     def is_finished(self) -> bool:
         """Whether the command, and no other, has gone through with its inputs as they are."""

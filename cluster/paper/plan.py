@@ -1,7 +1,6 @@
 """What a paper consists of: which jobs, and which of them wait for which."""
 
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -101,7 +100,7 @@ def _certification(folder: Path, resolved: CertifyConfig) -> CertifyJob:
 
 
 def _shards_check(folder: Path, name: str, shards: Path) -> Stage:
-    command = (sys.executable, "-m", "shards", "verify", str(shards))
+    command = ("-m", "shards", "verify", str(shards))
     check = f"check-{name.replace('_', '-')}"
     return Stage(check, SingleJob("shards", f"{folder.name}-{check}", folder / check, command, (shards / INDEX_FILE,)))
 
@@ -110,4 +109,4 @@ def _report(folder: Path, paper: PaperConfig, certify: CertifyConfig) -> SingleJ
     report, title = folder / "report", ("--title", paper.title) if paper.title else ()
     command = ("-m", "rrcm_dist.cli.main", "report", certify.output, "--output", str(report), *title)
     ledger = Path(certify.output) / LEDGER_FILE
-    return SingleJob("report", f"{paper.name}-report", report, (sys.executable, *command), (ledger,))
+    return SingleJob("report", f"{paper.name}-report", report, command, (ledger,))

@@ -1,6 +1,7 @@
 """A whole paper on this machine: stage by stage, and only what is missing."""
 
 import json
+import sys
 from functools import partial
 
 import command
@@ -63,7 +64,7 @@ def test_mistakes_are_told_with_their_stage(overrides, told):
 
 
 @pytest.mark.slow
-def test_a_paper_goes_on_where_a_stage_failed_and_ends_with_a_report(tmp_path, digits, cluster):
+def test_a_paper_goes_on_where_a_stage_failed_and_ends_with_a_report(tmp_path, digits, cluster, monkeypatch):
     options = ["--device", "cpu", "--threads", "1"]
     recipe = write_paper(tmp_path, digits, classes=7)
     code, out, err = cluster("submit", "paper", recipe, *options)
@@ -86,3 +87,9 @@ def test_a_paper_goes_on_where_a_stage_failed_and_ends_with_a_report(tmp_path, d
     code, _, err = cluster("resubmit", tmp_path / "paper")
     assert code == 2
     assert "is finished: nothing is left to do" in err
+
+    with monkeypatch.context() as another_name:
+        another_name.setattr(sys, "executable", f"{sys.executable}-by-another-name")
+        assert plan_paper(load_recipe(recipe, kind="paper")).missing() == []
+    more = plan_paper(load_recipe(recipe, ["certify.set={images.count: 5}"], kind="paper"))
+    assert [stage.name for stage in more.missing()] == ["certificates", "report"]
