@@ -49,7 +49,8 @@ class SlurmBackend:
             recipe = folder / "recipe.yaml"
             write_text(recipe, job.recipe_text())
             number = self._batch(job, folder, after).queue(self._step(job, recipe))
-            History(run).add_job(number, job.kind, recipe, sys.argv[1:], self.site.model_dump(mode="json"))
+            site = self.site.model_dump(mode="json")
+            History(run).add_job(number, job.kind, recipe, sys.argv[1:], site, after=" ".join(after))
         return number
 
     def describe(self, job: Job) -> str:

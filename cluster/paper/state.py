@@ -1,12 +1,17 @@
 """Where the stages of a paper stand, and which of them can never start."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.paper.plan import Paper, Stage
 from cluster.record.history import History
 from cluster.watching.places import place_of
 from cluster.watching.status import progress_line
 from rrcm_dist.errors import RRCMError
+
+WAITING = "PENDING"
+"""What schedulers say of a job that has not begun."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +30,22 @@ class StageState:
     blocked_by: str | None
     """The stage that failed, or was never started, for which this one would wait for ever."""
 
+    @property
+    def stuck(self) -> bool:
+        """Whether it is queued, and will never start."""
+        return self.state == WAITING and self.live and self.blocked_by is not None
+
 
 def stage_states(paper: Paper) -> list[StageState]:
     """In the order of the stages."""
     states: dict[str, StageState] = {}
     for stage in paper.stages:
-        blocked = None
-        for other in (states[name] for name in stage.after):
-            if other.blocked_by or not (other.finished or other.live):
-                blocked = blocked or other.blocked_by or other.stage.name
-        states[stage.name] = _state(stage, blocked)
+        states[stage.name] = _state(stage, [states[name] for name in stage.after])
     return list(states.values())
 
 
-def _state(stage: Stage, blocked: str | None) -> StageState:
+def _state(stage: Stage, before: Sequence[StageState]) -> StageState:
+    blocked = next((o.blocked_by or o.stage.name for o in before if o.blocked_by or not (o.finished or o.live)), None)
     finished, submissions = stage.job.is_finished(), History(stage.job.folder).jobs()
     if not submissions:
         return StageState(stage, finished, "", "", "", False, blocked)
@@ -47,7 +54,18 @@ def _state(stage: Stage, blocked: str | None) -> StageState:
         (state, reason), live = place.state(), place.is_live()
     except RRCMError as error:
         state, reason, live = "", str(error), False
+    if state == WAITING:
+        blocked = blocked or _superseded(submissions[-1], before)
     return StageState(stage, finished, str(submissions[-1]["job"]), state, reason, live, blocked)
+
+
+def _superseded(submission: Mapping[str, Any], before: Sequence[StageState]) -> str | None:
+    """The stage for whose job a submission waits, where it has another by now: the one waited for did not end well."""
+    for job in submission.get("after", "").split():
+        for other in before:
+            if job != other.job and job in {line["job"] for line in History(other.stage.job.folder).jobs()}:
+                return other.stage.name
+    return None
 
 
 def describe_paper_status(paper: Paper) -> str:
@@ -56,7 +74,7 @@ def describe_paper_status(paper: Paper) -> str:
     width = max(len(state.stage.name) for state in states)
     lines = [f"{paper.folder}: {sum(state.finished for state in states)} of {len(states)} stages finished"]
     lines += [f"  {state.stage.name.ljust(width)}  {_words(state)}" for state in states]
-    stuck = [state.stage.name for state in states if state.live and state.blocked_by]
+    stuck = [state.stage.name for state in states if state.stuck]
     if stuck:
         lines += [
             f"{' and '.join(stuck)} will never start, and Slurm leaves them waiting for ever.",
@@ -71,7 +89,7 @@ def describe_paper_status(paper: Paper) -> str:
 def _words(state: StageState) -> str:
     if state.finished and not state.live:
         return "finished"
-    if state.live and state.blocked_by:
+    if state.stuck:
         return f"job {state.job}, {state.state}: will never start, as {state.blocked_by} did not end well"
     if state.live:
         run = state.stage.job.folder

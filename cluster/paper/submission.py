@@ -1,8 +1,10 @@
 """Starting what is missing of a paper: queued all at once where stages can wait for each other, else one by one."""
 
 import sys
+import time
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from cluster.backends import Backend
 from cluster.backends.local import LocalBackend
@@ -10,9 +12,13 @@ from cluster.jobs import Job
 from cluster.paper.plan import KIND, Paper, Stage
 from cluster.paper.state import StageState, stage_states
 from cluster.record.history import History
+from cluster.record.lock import submission_lock
 from cluster.watching.places import place_of
 from rrcm_dist.config.parts import Part
-from rrcm_dist.errors import InvalidInput, RRCMError
+from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
+
+END_SECONDS, POLL_SECONDS = 120.0, 0.5
+"""For so long a job that is cancelled may keep a checkpoint and end."""
 
 
 @runtime_checkable
@@ -32,17 +38,22 @@ class Queue(Protocol):
 
 def submit_paper(paper: Paper, backend: Backend) -> int:
     """Start what is missing; returns what the door exits with. Raises `InvalidInput` before anything is started."""
-    missing = paper.missing()
-    if not missing:
-        raise InvalidInput(f"{paper.folder} is finished: nothing is left to do")
     if not isinstance(backend, Queue | LocalBackend):
         raise InvalidInput("the stages of a paper wait for each other, which jobs of this backend cannot: use slurm")
-    paper.keep_recipes()
-    paper.history.add_job("", KIND, paper.folder / "recipe.yaml", sys.argv[1:], backend.site.model_dump(mode="json"))
-    if isinstance(backend, LocalBackend):
-        return _run(paper, missing, backend)
-    _queue(paper, missing, backend)
-    return 0
+    with submission_lock(paper.folder.absolute()):
+        missing = paper.missing()
+        if not missing:
+            raise InvalidInput(f"{paper.folder} is finished: nothing is left to do")
+        if not isinstance(backend, LocalBackend):
+            for stage in missing:
+                backend.check(stage.job)
+        paper.keep_recipes()
+        site = backend.site.model_dump(mode="json")
+        paper.history.add_job("", KIND, paper.folder.absolute() / "recipe.yaml", sys.argv[1:], site)
+        if not isinstance(backend, LocalBackend):
+            _queue(paper, missing, backend)
+            return 0
+    return _run(paper, missing, backend)
 
 
 def describe_paper(paper: Paper, backend: Backend) -> str:
@@ -61,9 +72,11 @@ def describe_paper(paper: Paper, backend: Backend) -> str:
 
 def cancel_paper(paper: Paper) -> str:
     """End every stage that is queued or running; returns what was done, for people."""
-    live = [state for state in stage_states(paper) if state.live]
+    states = stage_states(paper)
+    live = [state for state in states if state.live]
     if not live:
-        raise InvalidInput(f"no stage of {paper.folder} is queued or running")
+        unknown = {state.reason for state in states if not (state.finished or state.state)} - {""}
+        raise InvalidInput("; ".join([f"no stage of {paper.folder} is queued or running", *sorted(unknown)]))
     for state in reversed(live):  # so that none starts because the one before it has ended
         _cancel(state.stage)
     names = ", ".join(f"{state.stage.name} (job {state.job})" for state in live)
@@ -82,8 +95,6 @@ def _run(paper: Paper, missing: Sequence[Stage], backend: LocalBackend) -> int:
 
 
 def _queue(paper: Paper, missing: Sequence[Stage], backend: Queue) -> None:
-    for stage in missing:
-        backend.check(stage.job)
     states = {state.stage.name: state for state in stage_states(paper)}
     numbers: dict[str, str] = {}
     queued: dict[str, Stage] = {}
@@ -91,10 +102,10 @@ def _queue(paper: Paper, missing: Sequence[Stage], backend: Queue) -> None:
         for stage in missing:
             if _stays(states[stage.name], queued):
                 numbers[stage.name] = states[stage.name].job
-                print(f"{stage.name}: job {numbers[stage.name]}, {states[stage.name].state}")
+                print(f"{stage.name}: job {numbers[stage.name]}, {states[stage.name].state}, stays as it is")
                 continue
             if states[stage.name].live:
-                _cancel(stage)
+                _take_out(states[stage.name])
             numbers[stage.name] = backend.queue(stage.job, [numbers[name] for name in stage.after if name in numbers])
             queued[stage.name] = stage
             print(f"{stage.name}: job {numbers[stage.name]} is queued")
@@ -106,10 +117,30 @@ def _queue(paper: Paper, missing: Sequence[Stage], backend: Queue) -> None:
 
 
 def _stays(state: StageState, queued: dict[str, Stage]) -> bool:
-    """Whether its job of before still has what it waits for."""
-    return state.live and state.blocked_by is None and not any(name in queued for name in state.stage.after)
+    """Whether its job of before is of the same recipe, and still has what it waits for."""
+    if not state.live or state.blocked_by or any(name in queued for name in state.stage.after):
+        return False
+    kept = Path(_last_submission(state.stage)["recipe"])
+    return kept.is_file() and kept.read_text(encoding="utf-8") == state.stage.job.recipe_text()
+
+
+def _take_out(state: StageState) -> None:
+    """End its job, and return when its run folder is free. Raises `RunFailure` where that does not come."""
+    _cancel(state.stage)
+    place = place_of(state.stage.job.folder, _last_submission(state.stage))
+    deadline = time.monotonic() + END_SECONDS
+    while place.is_live():
+        if time.monotonic() > deadline:
+            raise RunFailure(
+                f"job {state.job} of stage {state.stage.name} is cancelled, and has not ended within {END_SECONDS:.0f} "
+                "s: submit again once it has"
+            )
+        time.sleep(POLL_SECONDS)
 
 
 def _cancel(stage: Stage) -> None:
-    run = stage.job.folder
-    place_of(run, History(run).jobs()[-1]).cancel()
+    place_of(stage.job.folder, _last_submission(stage)).cancel()
+
+
+def _last_submission(stage: Stage) -> dict[str, Any]:
+    return History(stage.job.folder).jobs()[-1]

@@ -67,7 +67,10 @@ class History:
     def add_job(
         self, job: str, kind: str, recipe: Path, command: list[str], site: Mapping[str, Any], **more: str
     ) -> None:
-        """Remember a submission: what is run on what, by which command; `more` are its other jobs, by what they do."""
+        """Remember a submission: what is run on what, by which command.
+
+        `more` are other jobs by what they are to it: `workers`, an array, and `after`, those it waits for.
+        """
         about = {"kind": kind, "recipe": str(recipe), "command": command, "working_folder": os.getcwd(), "site": site}
         _append(self._jobs, {"job": job, **more, "time": _now(), **about})
 

@@ -41,9 +41,11 @@ class CertifySubmission:
             recipe = folder / "recipe.yaml"
             write_text(recipe, self.job.recipe_text())
             head = self._head_batch(folder, after).queue(self._head(folder, recipe))
-            workers = {"workers": self._queue_workers(folder, head)} if self._workers else {}
+            more = {"after": " ".join(after)}
+            if self._workers:
+                more["workers"] = self._queue_workers(folder, head)
             site = self.site.model_dump(mode="json")
-            History(self._run).add_job(head, self.job.kind, recipe, sys.argv[1:], site, **workers)
+            History(self._run).add_job(head, self.job.kind, recipe, sys.argv[1:], site, **more)
         return head
 
     def _queue_workers(self, folder: Path, head: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.slurm.batch import COMMENT
-from cluster.slurm.tools import LIVE_STATES, accounted_state, ask, queue_state, require_slurm, tell
+from cluster.slurm.tools import LIVE_STATES, accounted_state, ask, queue_state, queue_states, require_slurm, tell
 from rrcm_dist.errors import InvalidInput
 
 HOPELESS = {"DependencyNeverSatisfied": "the job that it waits for failed: it will never start; cancel it"}
@@ -45,9 +45,9 @@ class SlurmPlace:
     def _worker_states(self) -> str:
         if not self._workers:
             return ""
-        tasks = ask("squeue", "--noheader", "--array", f"--jobs={self._workers}", "--format=%T %r") or ""
-        pending = [line.split(maxsplit=1)[1] for line in tasks.splitlines() if line.startswith("PENDING")]
-        running = sum(line.startswith("RUNNING") for line in tasks.splitlines())
+        tasks = queue_states(self._workers)
+        pending = [reason for state, reason in tasks if state == "PENDING"]
+        running = sum(state == "RUNNING" for state, _ in tasks)
         why = f" ({', '.join(sorted(set(pending)))})" if pending else ""
         return f"{running} worker{'' if running == 1 else 's'} running, {len(pending)} pending{why}"
 

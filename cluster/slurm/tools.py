@@ -67,8 +67,8 @@ def is_queued(job: str) -> bool:
 
 
 def queue_states(job: str) -> list[tuple[str, str]]:
-    """`queue_state` of a job, or of each task of an array; those that are pending may be told as one."""
-    command = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T|%r"]
+    """`queue_state` of a job, or of each task of an array."""
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%T|%r"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
