@@ -18,5 +18,9 @@ def command(
     """What the ranks of a submitted run print, in its newest life; with -f until the job has ended."""
     from cluster.watching.logs import show_logs
     from cluster.watching.runs import find_run
+    from rrcm_dist.errors import InvalidInput
 
-    show_logs(find_run(run), rank, lines, follow)
+    found = find_run(run)
+    if found.submission["kind"] == "paper":
+        raise InvalidInput(f"{found.folder} is a paper: name one of its stages, such as {found.folder}/pretrain")
+    show_logs(found, rank, lines, follow)

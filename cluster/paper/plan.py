@@ -1,6 +1,5 @@
 """What a paper consists of: which jobs, and which of them wait for which."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +9,7 @@ from cluster.jobs.certification import CertifyJob
 from cluster.jobs.single import SingleJob
 from cluster.jobs.training import TrainingJob
 from cluster.record.history import History
+from cluster.watching.runs import enter_working_folder
 from rrcm_dist.certification.ledger.place import LEDGER_FILE
 from rrcm_dist.config.load import dump_recipe, load_recipe
 from rrcm_dist.config.paper import paper_recipes
@@ -82,7 +82,7 @@ def plan_paper(recipe: PaperConfig) -> Paper:
 
 def open_paper(submission: dict[str, Any]) -> Paper:
     """The paper of a line of jobs.jsonl, as it was submitted; changes to the working folder of then."""
-    os.chdir(submission["working_folder"])
+    enter_working_folder(submission)
     return plan_paper(load_recipe(submission["recipe"], kind=KIND))
 
 

@@ -1,10 +1,11 @@
 """The logs of a submitted run: those of its newest life, and the job's own."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.watching.runs import SubmittedRun
-from rrcm_dist.errors import InvalidInput
+from rrcm_dist.errors import InvalidInput, RunFailure
 
 POLL_SECONDS, JOB_SECONDS = 0.5, 15.0
 JOB_LOG_SECONDS = 3.0
@@ -25,7 +26,9 @@ def show_logs(run: SubmittedRun, rank: int | None, lines: int, follow: bool) -> 
         time.sleep(POLL_SECONDS)
         ended = False
         if time.monotonic() - asked > JOB_SECONDS:
-            ended, asked = not run.place.is_live(), time.monotonic()
+            asked = time.monotonic()
+            with suppress(RunFailure):  # a scheduler that is silent for a while
+                ended = not run.place.is_live()
         logs.show(None)
         if ended:
             return

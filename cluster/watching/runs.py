@@ -1,5 +1,6 @@
 """From what a user names, a run folder or a job, to the run and its jobs."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ class SubmittedRun:
     """A run that was submitted at least once."""
 
     folder: Path
+    """Absolute."""
     submission: dict[str, Any]
     """The last one: its line of jobs.jsonl."""
 
@@ -44,7 +46,21 @@ def find_run(name: str) -> SubmittedRun:
     submissions = History(folder).jobs()
     if not submissions:
         raise InvalidInput(f"{folder} was never submitted: it has no cluster/jobs.jsonl")
-    return SubmittedRun(folder, submissions[-1])
+    return SubmittedRun(folder.absolute(), submissions[-1])
+
+
+def enter_working_folder(submission: dict[str, Any]) -> None:
+    """Change to the folder that a run was submitted from: the paths of its recipe may be relative.
+
+    Raises `InvalidInput` where it is not there.
+    """
+    try:
+        os.chdir(submission["working_folder"])
+    except OSError as error:
+        raise InvalidInput(
+            f"it was submitted from {submission['working_folder']}, which cannot be entered here ({error.strerror}): "
+            "make it anew, or submit again from elsewhere with the same output"
+        ) from None
 
 
 def _folder_of_job(name: str) -> Path:

@@ -9,6 +9,7 @@ import command
 import pytest
 from tiny import pretrain_recipe
 
+from cluster.backends.slurm import SlurmBackend
 from cluster.record.history import Cause, History
 from cluster.record.progress import newest_checkpoint
 from cluster.site import SITES, SlurmSite, load_site
@@ -152,3 +153,33 @@ def test_the_status_is_told_from_the_run_folder_alone_where_slurm_is_silent(clus
     code, _, err = cluster("resubmit", run)
     assert code == 2
     assert "is finished: nothing is left to do" in err
+
+
+def test_a_run_is_resubmitted_from_anywhere_without_the_nodes_that_were_unfit(cluster, tmp_path, monkeypatch):
+    run = tmp_path / "elsewhere" / "run"
+    monkeypatch.chdir(tmp_path)
+    history = History(run)
+    site = load_site(SlurmSite, SITES / "slurm-shared.yaml", {}).model_dump(mode="json")
+    history.add_job("7", "pretrain", tmp_path / "recipe.yaml", ["submit"], site)
+    history.end(history.begin("7", 0), Cause.PREFLIGHT, 0, "unfit", ["node3"])
+    queued = []
+    monkeypatch.setattr(SlurmBackend, "submit", lambda backend, job: queued.append(backend.site.exclude) or 0)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cluster("resubmit", "run")[0] == 0
+    assert queued == [["node3"]]
+
+
+def test_what_cannot_be_resubmitted_or_shown_by_itself_says_what_can(cluster, tmp_path):
+    check, paper, moved = tmp_path / "paper" / "check-train", tmp_path / "paper", tmp_path / "moved"
+    History(check).add_job("7", "shards", check / "recipe.yaml", [], {"backend": "slurm"})
+    code, _, err = cluster("resubmit", check)
+    assert (code, f"is a stage of a paper: `python -m cluster resubmit {paper}`" in err) == (2, True)
+    assert cluster("status", check)[1].splitlines()[1:] == ["0 restarts"]
+    History(paper).add_job("", "paper", paper / "recipe.yaml", [], {"backend": "slurm"})
+    code, _, err = cluster("logs", paper)
+    assert (code, f"is a paper: name one of its stages, such as {paper}/pretrain" in err) == (2, True)
+    (moved / "cluster").mkdir(parents=True)
+    line = {"job": "7", "kind": "pretrain", "working_folder": str(tmp_path / "gone"), "site": {"backend": "slurm"}}
+    (moved / "cluster" / "jobs.jsonl").write_text(json.dumps(line) + "\n")
+    code, _, err = cluster("resubmit", moved)
+    assert (code, "which cannot be entered here" in err) == (2, True)
