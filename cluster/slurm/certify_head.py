@@ -20,7 +20,7 @@ from cluster.ray_nodes.node import NodeAddresses, NodeSettings, RayNode
 from cluster.ray_nodes.processes import die_with_parent_alone
 from cluster.record.draws import counted_draws
 from cluster.record.history import Cause, History, Life
-from cluster.record.policy import AS_WANTED, goes_on
+from cluster.record.policy import AS_WANTED, DRAW, goes_on
 from cluster.site import SlurmSite
 from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
 from cluster.slurm.job_facts import node_address
@@ -70,9 +70,8 @@ class CertifyHead:
             cause, detail = self._live(life)
             history.end(life, cause, counted_draws(run), detail)
             print(f"life {life.number} ended: {cause}{f' ({detail})' if detail else ''}", flush=True)
-            again, why_not = goes_on(history.lives(), self.site.crashes_allowed, place="draw")
-            if cause is Cause.TIME_LIMIT:  # with no draw counted, perhaps: it may have waited for workers all the time
-                again = True
+            waits = self._workers() is not None
+            again, why_not = goes_on(history.lives(), self.site.crashes_allowed, DRAW, may_wait=waits)
             self._tell(HeadState.AWAY if again else HeadState.ENDED)
         if not again:
             self._end_workers()

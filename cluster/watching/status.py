@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cluster.record.history import Life
-from cluster.record.policy import goes_on
+from cluster.record.policy import CHECKPOINT, DRAW, goes_on
 from cluster.record.progress import last_metrics, newest_checkpoint, total_steps
 from cluster.watching.runs import SubmittedRun
 from rrcm_dist.errors import InvalidInput, RunFailure
@@ -13,14 +13,14 @@ from rrcm_dist.errors import InvalidInput, RunFailure
 def describe_status(run: SubmittedRun) -> str:
     """The status as a person reads it; what the scheduler does not tell, the run folder does."""
     lives = run.history.lives()
-    certifies = run.submission["kind"] == "certify"
-    lines = [
-        f"{run.folder}: job {run.job}, {_state(run, lives)}",
-        *(_sweep(run.folder) if certifies else _training(run.folder, lives)),
-        *_restarts(lives, "draw" if certifies else "step"),
-        _why_not_again(run, lives),
-    ]
-    return "\n".join(filter(None, lines))
+    state = f"{run.folder}: job {run.job}, {_state(run, lives)}"
+    if run.submission["kind"] == "certify":
+        told = [*_sweep(run.folder), *_restarts(lives, "draw")]
+    elif run.submission["kind"] in ("pretrain", "finetune"):
+        told = [*_training(run.folder, lives), *_restarts(lives, "step")]
+    else:
+        told = _restarts(lives)
+    return "\n".join(filter(None, [state, *told, _why_not_again(run, lives)]))
 
 
 def _training(run: Path, lives: list[Life]) -> list[str]:
@@ -71,27 +71,32 @@ def progress_line(run: Path, lives: list[Life]) -> str:
     return f"{line}, ETA {_duration(timedelta(seconds=(total - step) * samples / step / speed))}"
 
 
-def _restarts(lives: list[Life], unit: str) -> list[str]:
-    """A line for each life that was followed by another, or that ended badly."""
+def _restarts(lives: list[Life], unit: str | None = None) -> list[str]:
+    """How many there were, and a line for each life; `unit` is what lives come further by, if by anything."""
     count = max(0, len(lives) - 1)
     lines = [f"{count} restart{'' if count == 1 else 's'}"]
     for life in lives:
         if life.cause is None or life.ended is None:
-            lines.append(f"  life {life.number}: {life.started:%m-%d %H:%M:%S} to now, from {unit} {life.start_step}")
+            lines.append(f"  life {life.number}: {life.started:%m-%d %H:%M:%S} UTC to now{_from(unit, life)}")
             continue
         detail = f" ({life.detail})" if life.detail else ""
         times = f"{life.started:%m-%d %H:%M:%S} to {life.ended:%m-%d %H:%M:%S} UTC"
-        lines.append(
-            f"  life {life.number}: {times}, from {unit} {life.start_step} to {life.end_step}: {life.cause}{detail}"
-        )
+        lines.append(f"  life {life.number}: {times}{_from(unit, life)}: {life.cause}{detail}")
     return lines
+
+
+def _from(unit: str | None, life: Life) -> str:
+    end = "" if life.end_step is None else f" to {life.end_step}"
+    return f", from {unit} {life.start_step}{end}" if unit else ""
 
 
 def _why_not_again(run: SubmittedRun, lives: list[Life]) -> str:
     """Why a run that has failed is not tried again; empty where its last cause says all."""
     if not lives or lives[-1].cause is None:
         return ""
-    again, why_not = goes_on(lives, run.submission["site"].get("crashes_allowed", 0))
+    place = DRAW if run.submission["kind"] == "certify" else CHECKPOINT
+    waits = "workers" in run.submission
+    again, why_not = goes_on(lives, run.submission["site"].get("crashes_allowed", 0), place, waits)
     return "" if again or not why_not else f"it was not tried again: {why_not}"
 
 

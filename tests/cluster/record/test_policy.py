@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cluster.record.history import Cause, History, Life
-from cluster.record.policy import goes_on
+from cluster.record.policy import DRAW, goes_on
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -96,3 +96,12 @@ def test_a_life_without_a_word_before_another_job_lost_its_supervisor(tmp_path):
     history.begin("7", 0)
     history.begin("8", 25)
     assert history.lives()[0].cause is Cause.CRASHED
+
+
+def test_a_head_that_waits_for_its_workers_reaches_time_limits_as_often_as_it_likes():
+    waited = [Life(number, "7", NOW, 0, NOW, Cause.TIME_LIMIT, 0) for number in range(3)]
+    assert goes_on(waited, 0, DRAW, may_wait=True) == (True, "")
+    assert goes_on(waited, 0, DRAW) == (
+        False,
+        "two lives reached the time limit without getting beyond draw 0: give it a longer time_limit",
+    )
