@@ -80,7 +80,7 @@ class Driver:
         return group
 
     def _live(self, life: Life, group: Any) -> tuple[Cause, str]:
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayActorError, RayTaskError
 
         logs = self.run / "logs" / f"life-{life.number}"
         logs.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,11 @@ class Driver:
             outcome = ranks.run(command, self.site.environment, logs, lambda: self.asked)
             return self._cause(ranks, outcome)
         except RayActorError as error:
-            return Cause.NODE_LOST, f"before the ranks had begun: {' '.join(str(error).split())[:200]}"
+            # A node that lives would end the next actors as it did these: that counts as a crash.
+            cause = Cause.NODE_LOST if ranks.lost_a_node() else Cause.CRASHED
+            return cause, f"before the ranks had begun: {' '.join(str(error).split())[:200]}"
+        except RayTaskError as error:
+            return Cause.CRASHED, f"a rank could not be started: {str(error).strip().splitlines()[-1][:200]}"
         except RunFailure as error:
             return Cause.REFUSED, str(error)
         finally:

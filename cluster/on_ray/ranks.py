@@ -1,7 +1,7 @@
 """The ranks of one life, each on an actor of its own: started together, watched, stopped together."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Ranks:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         self._ray, self._site = ray, site
+        self._alive_before = self._alive()
         self._hosts: list[Any] = [
             ray.remote(RankHost)
             .options(
@@ -84,7 +85,10 @@ class Ranks:
     def run(
         self, command: Sequence[str], environment: Mapping[str, str], logs: Path, asked: Callable[[], bool]
     ) -> Outcome:
-        """Run the ranks to the end of the last one; `asked` tells whether they are to keep a checkpoint and end."""
+        """Run the ranks to the end of the last one; `asked` tells whether they are to keep a checkpoint and end.
+
+        Raises Ray's `RayTaskError` where a rank could not be started, as on a full disk.
+        """
         self._start(command, environment, logs)
         outcome, bad_since, stopped, seconds = Outcome(), None, None, 0.0
         while self._running:
@@ -108,13 +112,21 @@ class Ranks:
 
     def dead_nodes(self, lost: Sequence[LostRank]) -> list[str]:
         """Hosts of lost ranks that Ray takes for dead; waits a little for it to notice."""
+        hosts = {one.host.node: one.host.host for one in lost}
+        return sorted({hosts[node] for node in self._dead(hosts.keys())})
+
+    def lost_a_node(self) -> bool:
+        """Whether a node of the cluster has died since these actors were asked for; waits as `dead_nodes` does."""
+        return bool(self._dead(self._alive_before))
+
+    def _dead(self, nodes: Set[str]) -> Set[str]:
         deadline = time.monotonic() + NODE_DEATH_SECONDS
-        while True:
-            alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
-            dead = sorted({one.host.host for one in lost if one.host.node not in alive})
-            if dead or time.monotonic() > deadline:
-                return dead
+        while not (dead := nodes - self._alive()) and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
+        return dead
+
+    def _alive(self) -> set[str]:
+        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def _start(self, command: Sequence[str], environment: Mapping[str, str], logs: Path) -> None:
         first = self._facts[0]

@@ -96,7 +96,7 @@ def test_a_killed_rank_stops_all_and_the_run_ends_with_the_weights_of_a_local_on
     job = submit(ray, tmp_path, digits)
     wait_for_step(tmp_path, 40)
     status = ray.call(tmp_path, "status", "run")
-    assert status.startswith(f"run: job {job}, RUNNING\nstep ")
+    assert status.startswith(f"{tmp_path / 'run'}: job {job}, RUNNING\nstep ")
     other = rank_process(tmp_path, 0)
     rank_process(tmp_path, 1).kill()
     wait_for(lambda: not other.is_running(), lambda: "rank 0 lives on", 30)

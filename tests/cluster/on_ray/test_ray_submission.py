@@ -5,13 +5,15 @@ import socket
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import command
 import pytest
 from standing_ray import SITE
 from tiny import pretrain_recipe
 
-from cluster.on_ray import rank_host
+from cluster.on_ray import rank_host, ranks
+from cluster.on_ray.rank_host import HostFacts
 from cluster.on_ray.ranks import _check
 from cluster.record.history import Cause, History
 from cluster.site import SITES, RaySite, load_site
@@ -143,3 +145,18 @@ def test_a_job_of_somebody_elses_is_not_touched(ray, cluster):
     assert "knows no job rrcm-nothing: name the run folder" in err
     assert ray.job_state(theirs) in ("PENDING", "RUNNING")
     RayCluster(ray.address).stop(theirs)
+
+
+def test_actors_that_are_gone_have_lost_their_node_only_where_one_is_dead(monkeypatch):
+    monkeypatch.setattr(ranks, "NODE_DEATH_SECONDS", 0.3)
+    monkeypatch.setattr(ranks, "LOOK_SECONDS", 0.05)
+    nodes = [{"NodeID": name, "Alive": True} for name in ("one", "two")]
+    made = object.__new__(ranks.Ranks)
+    made._ray = SimpleNamespace(nodes=lambda: nodes)
+    made._alive_before = made._alive()
+    lost = [ranks.LostRank(0, HostFacts("two", "host-two", "", 0, {}, ()), "")]
+    assert not made.lost_a_node()
+    assert made.dead_nodes(lost) == []
+    nodes[1]["Alive"] = False
+    assert made.lost_a_node()
+    assert made.dead_nodes(lost) == ["host-two"]
