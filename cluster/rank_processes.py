@@ -1,6 +1,5 @@
 """Processes that live and die together: one ends badly, all are stopped; one of them is listened to."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,12 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from cluster.die_with_parent import die_with_parent
+
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 1.0
 """After the first bad end, so long do the others have to end by themselves, so that the cause is among those told."""
 TAIL_LINES, TAIL_BYTES = 15, 16384
 """How much of a failed rank's log is shown."""
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -50,7 +50,7 @@ class RankProcess:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=partial(_end_with_parent, self.end_with_parent),
+                preexec_fn=partial(die_with_parent, self.end_with_parent),
             )
 
     @property
@@ -179,9 +179,3 @@ def _passing_on_signals(ranks: Sequence[RankProcess]) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _end_with_parent(number: int) -> None:
-    """In a rank, before it begins: if the launcher is killed, Linux sends it a signal, so that none is left over."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

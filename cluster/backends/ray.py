@@ -20,8 +20,6 @@ from cluster.watching.places import check_unowned
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_text
 
-DOOR = 3
-"""Words of `python -m rrcm_dist.cli.main`, through which a rank goes by itself."""
 STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 DRIVER_SECONDS = 15
 """For the driver to write down how the ranks ended, before Ray kills it."""
@@ -86,12 +84,13 @@ class RayBackend:
 
     def _entrypoint(self, job: Job, folder: Path, name: str) -> str:
         """`exec`: the driver itself, and no shell, gets the signals of `ray job stop`."""
-        command = job.command(self._site.device, folder / "recipe.yaml")
+        device, recipe = self._site.device, folder / "recipe.yaml"
         if isinstance(job, TrainingJob):
             drive = [sys.executable, "-m", "cluster.on_ray.drive", str(job.folder.absolute()), name]
-            command = [*drive, str(folder / "site.yaml"), *command[DOOR:]]
+            command = [*drive, str(folder / "site.yaml"), *job.arguments(device, recipe)]
         else:
-            command += ["--address", "auto", "--cpus-per-worker", str(self._site.cpus_per_rank)]
+            shares = ["--cpus-per-worker", str(self._site.cpus_per_rank)]
+            command = [*job.command(device, recipe), "--address", "auto", *shares]
         return f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(command)}"
 
 

@@ -83,8 +83,8 @@ class SlurmBackend:
     def _step(self, job: Job, recipe: Path) -> Supervisor | SingleStep:
         if isinstance(job, SingleJob):
             return SingleStep(replace(job, folder=job.folder.absolute()), self.site)
-        door = 3  # python -m rrcm_dist.cli.main, through which a rank goes by itself
-        return Supervisor(str(job.folder.absolute()), job.command(self.site.device, recipe)[door:], self.site)
+        assert isinstance(job, TrainingJob)
+        return Supervisor(str(job.folder.absolute()), job.arguments(self.site.device, recipe), self.site)
 
     def _batch(self, job: Job, folder: Path, after: Sequence[str]) -> Batch:
         site = self.site

@@ -40,10 +40,13 @@ class TrainingJob:
 
     def command(self, device: str, recipe: Path | None = None) -> list[str]:
         """What a rank executes."""
-        door = [sys.executable, "-m", "rrcm_dist.cli.main"]
+        return [sys.executable, "-m", "rrcm_dist.cli.main", *self.arguments(device, recipe)]
+
+    def arguments(self, device: str, recipe: Path | None = None) -> list[str]:
+        """What a rank asks `rrcm` for, by whichever door."""
         if recipe is not None:
-            return [*door, self.kind, str(recipe), "--resume", "auto", "--device", device]
-        return [*door, self.kind, self.recipe, *self.overrides, "--resume", self.resume, "--device", device]
+            return [self.kind, str(recipe), "--resume", "auto", "--device", device]
+        return [self.kind, self.recipe, *self.overrides, "--resume", self.resume, "--device", device]
 
     def is_finished(self) -> bool:
         """Whether its newest checkpoint is the last one of this very run."""

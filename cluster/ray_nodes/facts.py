@@ -45,8 +45,8 @@ class HeadFacts:
 
     @classmethod
     def read(cls, folder: Path) -> "HeadFacts | None":
-        """None where no head has been up yet."""
-        with suppress(FileNotFoundError):
+        """None where no head has been up yet, or a network file system does not show it for a moment."""
+        with suppress(OSError):
             values = json.loads((folder / FACTS).read_text())
             return cls(**{**values, "state": HeadState(values["state"])})
         return None

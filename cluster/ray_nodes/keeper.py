@@ -17,8 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cluster.die_with_parent import die_with_parent
 from cluster.ray_nodes.node import NodeAddresses, NodeSettings
-from cluster.ray_nodes.processes import adopt_orphans, die_with_parent, end_descendants
+from cluster.ray_nodes.processes import adopt_orphans, end_descendants
 from rrcm_dist.certification.on_ray.folder import RAY_FOLDER, private_folder
 
 VITAL = {"gcs_server", "raylet"}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from cluster.ray_nodes.processes import die_with_parent_alone
+from cluster.ray_nodes.processes import die_with_parent_ignoring_usr2
 
 STOP_SECONDS = 20.0
 """A node that is asked to end takes two seconds or three."""
@@ -59,7 +59,7 @@ class RayNode:
         command = [sys.executable, "-m", "cluster.ray_nodes.keeper", settings.to_json()]
         self._keeper = subprocess.Popen(
             command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True,
-            preexec_fn=die_with_parent_alone,
+            preexec_fn=die_with_parent_ignoring_usr2,
         )  # fmt: skip
         assert self._keeper.stdout is not None
         os.set_blocking(self._keeper.stdout.fileno(), False)

@@ -1,4 +1,4 @@
-"""Children that do not outlive their parent, on Linux."""
+"""What becomes of the processes that a process starts, on Linux: deaf to what is not for them, adopted, ended."""
 
 import ctypes
 import signal
@@ -7,17 +7,14 @@ from contextlib import suppress
 
 import psutil
 
+from cluster.die_with_parent import die_with_parent
+
 TERMINATE_SECONDS = 1.5
 """So long may a process that is asked to end take, before it is killed."""
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_CHILD_SUBREAPER = 36
 
 
-def die_with_parent(number: int = signal.SIGTERM) -> None:
-    """To be called in a child, early: the kernel sends it this signal when the thread that started it is gone."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-
-
-def die_with_parent_alone() -> None:
+def die_with_parent_ignoring_usr2() -> None:
     """As `die_with_parent`; besides, USR2, which a batch step hears, may reach its children and means nothing there."""
     die_with_parent()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)

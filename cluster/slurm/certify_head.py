@@ -17,7 +17,7 @@ from pathlib import Path
 from cluster.ray_nodes.addresses import own_address
 from cluster.ray_nodes.facts import HeadFacts, HeadState, versions_here, write_token
 from cluster.ray_nodes.node import NodeAddresses, NodeSettings, RayNode
-from cluster.ray_nodes.processes import die_with_parent_alone
+from cluster.ray_nodes.processes import die_with_parent_ignoring_usr2
 from cluster.record.draws import counted_draws
 from cluster.record.history import Cause, History, Life
 from cluster.record.policy import AS_WANTED, DRAW, goes_on
@@ -26,10 +26,8 @@ from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
 from cluster.slurm.job_facts import node_address
 from cluster.slurm.tools import ask, is_queued
 from rrcm_dist.certification.on_ray.address import Token, nodes_alive
-from rrcm_dist.errors import RunFailure
+from rrcm_dist.errors import InvalidInput, RunFailure
 
-REFUSED = 2
-"""Exit code of a sweep that was asked for wrongly (`InvalidInput`)."""
 ASK_SECONDS = 30.0
 """Between two questions to Slurm whether there are workers left."""
 GPU_SECONDS = 1.0
@@ -105,7 +103,7 @@ class CertifyHead:
         code = None
         while self.device == "cpu" or self._holds_until(self._gpu_is_there, GPU_SECONDS):
             code = self._drive(life)
-            if code != REFUSED or self.device == "cpu" or self._gpu_is_there():
+            if code != InvalidInput.exit_code or self.device == "cpu" or self._gpu_is_there():
                 break
         return self._cause(life, code)
 
@@ -118,7 +116,7 @@ class CertifyHead:
         with open(logs / "certify.log", "ab") as log:
             sweep = subprocess.Popen(
                 command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=die_with_parent_alone,
+                preexec_fn=die_with_parent_ignoring_usr2,
             )  # fmt: skip
         self._children.callback(_end, sweep)
         if self._holds_until(lambda: sweep.poll() is not None):
@@ -149,7 +147,7 @@ class CertifyHead:
             return Cause.REFUSED, f"every worker job has ended; their logs are in {self.folder}"
         if not self._node.alive:
             return Cause.CRASHED, "Ray died; see the log of the job"
-        if code == REFUSED:
+        if code == InvalidInput.exit_code:
             return Cause.REFUSED, f"see logs/life-{life.number}"
         return Cause.CRASHED, f"the sweep ended with {code}; see logs/life-{life.number}"
 

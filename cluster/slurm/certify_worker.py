@@ -84,7 +84,7 @@ class CertifyWorker:
         node = RayNode(settings, {**os.environ, **self.environment})
         try:
             while node.alive and not (self._step.asked or self._step.terminated):
-                if HeadFacts.read(Path(self.folder)) != facts:
+                if HeadFacts.read(Path(self.folder)) not in (facts, None):
                     return
                 time.sleep(POLL_SECONDS)
         finally:

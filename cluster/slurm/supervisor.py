@@ -23,15 +23,13 @@ from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
 from cluster.slurm.job_facts import lost_nodes, node_address
 from cluster.slurm.preflight import Preflight
 from cluster.slurm.tools import ask, host_names
-from rrcm_dist.errors import RunFailure
+from rrcm_dist.errors import InvalidInput, RunFailure
 
 ASK_AGAIN_SECONDS = 10.0
 SETTLE_SECONDS = 1.0
 """After srun's end: what ends the ranks may end the job, too, and says so a little later."""
 FIRST_PORT, PORTS = 12000, 16000
 """Where the ranks meet, by job: below the ports that the system deals out by itself."""
-REFUSED = 2
-"""Exit code of a rank that was asked for wrongly (`InvalidInput`)."""
 
 
 @dataclass
@@ -133,7 +131,7 @@ class Supervisor:
             return Cause.NODE_LOST, ", ".join(lost)
         logs = f"logs/life-{life.number}"
         why = why_ranks_ended(Path(self.run) / logs) or f"srun ended with {code}"
-        return Cause.REFUSED if code == REFUSED else Cause.CRASHED, f"{why}; see {logs}"
+        return Cause.REFUSED if code == InvalidInput.exit_code else Cause.CRASHED, f"{why}; see {logs}"
 
     def _srun_command(self, logs: Path) -> list[str]:
         site = self.site
