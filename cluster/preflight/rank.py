@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cluster.preflight.reports import DONE, Finding, Speaker
-from cluster.slurm.rank import PLACES
+from cluster.rank_place import take_place_from_srun
 from rrcm_dist.errors import RRCMError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MATRIX = 1024
 def main() -> None:
     """`python -m cluster.preflight.rank DEVICE GPUS` under srun; MASTER_ADDR and MASTER_PORT are set already."""
     device, gpus = sys.argv[1], int(sys.argv[2])
-    os.environ.update({ours: os.environ[slurms] for ours, slurms in PLACES.items()})
+    take_place_from_srun()
     speaker = Speaker(os.environ["SLURMD_NODENAME"], int(os.environ["RANK"]))
     speaker.begins("importing torch")
     from rrcm_dist.distributed.world import join_world

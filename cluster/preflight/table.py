@@ -22,9 +22,8 @@ def as_table(reports: Sequence[Report]) -> str:
         rows.append([report.node, *(found.get(check, "-") for check in checks)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    versions = {
-        f"{f.check.removeprefix(VERSION)} {f.found}" for r in reports for f in r.findings if f.check[:11] == VERSION
-    }
+    of_versions = [f for report in reports for f in report.findings if f.check.startswith(VERSION)]
+    versions = {f"{finding.check.removeprefix(VERSION)} {finding.found}" for finding in of_versions}
     return "\n".join([*lines, ", ".join(sorted(versions))])
 
 

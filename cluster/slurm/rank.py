@@ -1,11 +1,9 @@
 """What srun starts, once per rank: tells the rank its place in the world, then goes through the door of `rrcm`."""
 
-import os
 import signal
 
 from cluster.rank_door import go_through
-
-PLACES = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+from cluster.rank_place import take_place_from_srun
 
 
 def main() -> None:
@@ -14,7 +12,7 @@ def main() -> None:
     srun kills the other ranks as soon as one ends otherwise than with 0, and they may still be writing their part of
     the checkpoint. What asks a job to make way (USR2) may be sent to the ranks, too.
     """
-    os.environ.update({ours: os.environ[slurms] for ours, slurms in PLACES.items()})
+    take_place_from_srun()
     go_through(signal.SIGUSR2)
 
 
