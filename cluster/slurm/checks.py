@@ -14,10 +14,11 @@ def check_site(site: SlurmSite) -> None:
     for line in lines:
         name, *rest = line.split("|")
         partitions.setdefault(name, []).append(rest)
-    if partitions and site.partition is not None:
-        if site.partition not in partitions:
-            raise InvalidInput(f"there is no partition {site.partition}: choose {', '.join(partitions)}")
-        _check_partition(site, partitions[site.partition])
+    named = site.partition.split(",") if site.partition else []
+    if partitions and (unknown := [name for name in named if name not in partitions]):
+        raise InvalidInput(f"there is no partition {', '.join(unknown)}: choose {', '.join(partitions)}")
+    if partitions and len(named) == 1:  # of several, Slurm takes the first that has room
+        _check_partition(site, partitions[named[0]])
     _check_accounted("account", site.account)
     _check_accounted("qos", site.qos)
 

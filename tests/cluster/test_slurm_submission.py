@@ -1,6 +1,7 @@
 """What is submitted to Slurm, and what is refused before, on a machine without Slurm."""
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from cluster.backends.slurm import SlurmBackend
 from cluster.record.history import Cause, History
 from cluster.record.progress import newest_checkpoint
 from cluster.site import SITES, SlurmSite, load_site
-from cluster.slurm.checks import _gpus, minutes
+from cluster.slurm.checks import _gpus, check_site, minutes
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.yaml_text import read_yaml
 from rrcm_dist.errors import InvalidInput
@@ -183,3 +184,15 @@ def test_what_cannot_be_resubmitted_or_shown_by_itself_says_what_can(cluster, tm
     (moved / "cluster" / "jobs.jsonl").write_text(json.dumps(line) + "\n")
     code, _, err = cluster("resubmit", moved)
     assert (code, "which cannot be entered here" in err) == (2, True)
+
+
+def test_of_several_partitions_each_must_be_there(tmp_path, monkeypatch):
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho 'long|4:00:00|(null)|2|64'; echo 'short|1:00:00|(null)|2|64'\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    site = load_site(SlurmSite, SITES / "slurm-shared.yaml", {"gpus_per_node": 0, "partition": "short,long"})
+    check_site(site)
+    with pytest.raises(InvalidInput, match="there is no partition nights: choose long, short"):
+        check_site(site.model_copy(update={"partition": "long,nights"}))
+    with pytest.raises(InvalidInput, match="time_limit 240 min is more than partition short allows: 60"):
+        check_site(site.model_copy(update={"partition": "short"}))
