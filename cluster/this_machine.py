@@ -6,12 +6,13 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cluster.jobs import Job
 from cluster.record.history import History
+from cluster.record.lock import submission_lock
 from cluster.site import LocalSite
 from cluster.watching.places import check_unowned
 from rrcm_dist.errors import InvalidInput, RunFailure
@@ -46,7 +47,8 @@ class LocalPlace:
         host, _, process = self._name.rpartition(":")
         if host != socket.gethostname():
             raise InvalidInput(f"the run is on {host}: cancel it there")
-        os.kill(int(process), signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(int(process), signal.SIGTERM)
 
     def log(self) -> bytes:
         """There is none: what its launcher prints, rank 0 printed."""
@@ -57,17 +59,18 @@ class LocalPlace:
 def occupied(job: Job, site: LocalSite) -> Iterator[None]:
     """Within, the run folder is this process's. Raises `InvalidInput` where another live run owns it."""
     run = job.folder.absolute()
-    with suppress(RunFailure):  # of a scheduler that cannot be asked from here nothing is known
-        check_unowned(run)
     history = History(run)
-    history.folder.mkdir(parents=True, exist_ok=True)
-    with open(history.folder / LOCK, "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidInput(f"another run has just begun in {run}: give another output") from None
-        recipe = history.next_submission() / "recipe.yaml"
-        write_text(recipe, job.recipe_text())
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        history.add_job(name, job.kind, recipe, sys.argv[1:], site.model_dump(mode="json"))
+    with ExitStack() as held:
+        with submission_lock(run):
+            with suppress(RunFailure):  # of a scheduler that cannot be asked from here nothing is known
+                check_unowned(run)
+            lock = held.enter_context(open(history.folder / LOCK, "a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InvalidInput(f"another run has just begun in {run}: give another output") from None
+            recipe = history.next_submission() / "recipe.yaml"
+            write_text(recipe, job.recipe_text())
+            name = f"{socket.gethostname()}:{os.getpid()}"
+            history.add_job(name, job.kind, recipe, sys.argv[1:], site.model_dump(mode="json"))
         yield
