@@ -4,19 +4,13 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cluster.jobs import Job
 from cluster.record.history import History
-from cluster.record.lock import submission_lock
-from cluster.site import LocalSite
-from cluster.watching.places import check_unowned
-from rrcm_dist.errors import InvalidInput, RunFailure
-from rrcm_dist.files import write_text
+from rrcm_dist.errors import InvalidInput
 
 LOCK = "local.lock"
 
@@ -56,21 +50,14 @@ class LocalPlace:
 
 
 @contextmanager
-def occupied(job: Job, site: LocalSite) -> Iterator[None]:
-    """Within, the run folder is this process's. Raises `InvalidInput` where another live run owns it."""
-    run = job.folder.absolute()
-    history = History(run)
-    with ExitStack() as held:
-        with submission_lock(run):
-            with suppress(RunFailure):  # of a scheduler that cannot be asked from here nothing is known
-                check_unowned(run)
-            lock = held.enter_context(open(history.folder / LOCK, "a"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InvalidInput(f"another run has just begun in {run}: give another output") from None
-            recipe = history.next_submission() / "recipe.yaml"
-            write_text(recipe, job.recipe_text())
-            name = f"{socket.gethostname()}:{os.getpid()}"
-            history.add_job(name, job.kind, recipe, sys.argv[1:], site.model_dump(mode="json"))
-        yield
+def lock_run(run: Path) -> Iterator[str]:
+    """Within, the run folder is this process's; yields the name of the job that it is.
+
+    Raises `InvalidInput` where another process of this machine, or of its file system, has it.
+    """
+    with open(History(run).folder / LOCK, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidInput(f"another run has just begun in {run}: give another output") from None
+        yield f"{socket.gethostname()}:{os.getpid()}"

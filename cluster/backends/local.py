@@ -4,14 +4,17 @@ import os
 import shlex
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from cluster.backends.submission import submission_of
 from cluster.jobs import Job
 from cluster.jobs.single import SingleJob
 from cluster.jobs.training import TrainingJob
 from cluster.rank_processes import RankFailure, RankProcess, run_together
 from cluster.site import LocalSite
-from cluster.this_machine import occupied
+from cluster.this_machine import lock_run
 from rrcm_dist.errors import INTERRUPTED, InvalidInput
 
 LOOPBACK = "127.0.0.1"
@@ -27,7 +30,7 @@ class LocalBackend:
         """Run to the end; returns 0, or the exit code of the first rank that ended badly, and shows its log's end."""
         ranks = self._count(job)
         logs = _log_folder(job.folder)
-        with occupied(job, self.site):
+        with self._occupied(job):
             failures = run_together(self._ranks(job, ranks, logs), self.site.stop_seconds)
         if not failures:
             if isinstance(job, SingleJob):
@@ -36,6 +39,14 @@ class LocalBackend:
         if any(failure.code != INTERRUPTED for failure in failures):
             _tell(failures, ranks)
         return failures[0].exit_code
+
+    @contextmanager
+    def _occupied(self, job: Job) -> Iterator[None]:
+        """Within, the run folder is this process's. Raises `InvalidInput` where another live run owns it."""
+        with ExitStack() as held:
+            with submission_of(job, anywhere=True) as submission:
+                submission.record(held.enter_context(lock_run(submission.run)), self.site)
+            yield
 
     def describe(self, job: Job) -> str:
         """The command, and how many processes execute it."""

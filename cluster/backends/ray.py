@@ -9,14 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from cluster.backends.submission import submission_of
 from cluster.jobs import Job
 from cluster.jobs.certification import CertifyJob
 from cluster.jobs.training import TrainingJob
 from cluster.on_ray.jobs_api import RayCluster
 from cluster.record.history import History
-from cluster.record.lock import submission_lock
 from cluster.site import RaySite
-from cluster.watching.places import check_unowned
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_text
 
@@ -36,17 +35,12 @@ class RayBackend:
         self._check(job)
         cluster = RayCluster(self._site.address)
         self._check_room(job, cluster.nodes())
-        run = job.folder.absolute()
-        with submission_lock(run):
-            check_unowned(run)
-            folder, name = History(run).next_submission(), _submission_id(job)
-            write_text(folder / "recipe.yaml", job.recipe_text())
+        with submission_of(job) as submission:
+            folder, name = submission.folder, _submission_id(job)
             write_text(folder / "site.yaml", yaml.safe_dump(self._site.model_dump(mode="json"), sort_keys=False))
             environment = {**self._site.environment, STOP_VARIABLE: str(self._site.cancel_seconds + DRIVER_SECONDS)}
-            cluster.submit(name, self._entrypoint(job, folder, name), environment, run)
-            History(run).add_job(
-                name, job.kind, folder / "recipe.yaml", sys.argv[1:], self._site.model_dump(mode="json")
-            )
+            cluster.submit(name, self._entrypoint(job, folder, name), environment, submission.run)
+            submission.record(name, self._site)
         print(f"job {name} is submitted: `python -m cluster status {job.folder}`")
         return 0
 

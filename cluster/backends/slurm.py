@@ -1,26 +1,23 @@
 """A Slurm cluster: each job is queued with a batch step that keeps it going."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cluster.backends.slurm_certification import CertifySubmission
+from cluster.backends.submission import submission_of
 from cluster.jobs import Job
 from cluster.jobs.certification import CertifyJob
 from cluster.jobs.single import SingleJob
 from cluster.jobs.training import TrainingJob
 from cluster.record.history import History
-from cluster.record.lock import submission_lock
 from cluster.site import SlurmSite
 from cluster.slurm.batch import Batch, Resources
-from cluster.slurm.certify_submission import CertifySubmission
 from cluster.slurm.checks import check_site
 from cluster.slurm.single_step import SingleStep
 from cluster.slurm.supervisor import Supervisor
 from cluster.slurm.tools import require_slurm
-from cluster.watching.places import check_unowned
-from rrcm_dist.files import write_text
 
 
 class SlurmBackend:
@@ -42,15 +39,9 @@ class SlurmBackend:
         self.check(job)
         require_slurm()
         check_site(self.site)
-        run = job.folder.absolute()
-        with submission_lock(run):
-            check_unowned(run)
-            folder = History(run).next_submission()
-            recipe = folder / "recipe.yaml"
-            write_text(recipe, job.recipe_text())
-            number = self._batch(job, folder, after).queue(self._step(job, recipe))
-            site = self.site.model_dump(mode="json")
-            History(run).add_job(number, job.kind, recipe, sys.argv[1:], site, after=" ".join(after))
+        with submission_of(job) as submission:
+            number = self._batch(job, submission.folder, after).queue(self._step(job, submission.recipe))
+            submission.record(number, self.site, after=" ".join(after))
         return number
 
     def describe(self, job: Job) -> str:

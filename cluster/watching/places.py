@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.record.history import History
-from rrcm_dist.errors import InvalidInput
-
 
 class Place(Protocol):
     """One submission, as its scheduler knows it."""
@@ -39,14 +36,3 @@ def place_of(run: Path, submission: dict[str, Any]) -> Place:
     from cluster.this_machine import LocalPlace
 
     return LocalPlace(run, submission)
-
-
-def check_unowned(run: Path) -> None:
-    """Raise `InvalidInput` if a job of ours, queued or running, owns the run folder."""
-    for submission in History(run).jobs()[-1:]:
-        place = place_of(run, submission)
-        if place.is_live():
-            raise InvalidInput(
-                f"{run} belongs to job {submission['job']}, which is {place.state()[0]}: give another output, or end "
-                f"that one first (`python -m cluster cancel {run}`)"
-            )

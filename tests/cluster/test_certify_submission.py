@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cluster.__main__ import main
+from cluster.backends.slurm_certification import CertifySubmission
 from cluster.jobs.describe import describe_job
 from cluster.site import SITES, SlurmSite, load_site
-from cluster.slurm.certify_submission import CertifySubmission
 from rrcm_dist.config.load import load_recipe
 from rrcm_dist.errors import InvalidInput
 

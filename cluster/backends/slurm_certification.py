@@ -1,23 +1,20 @@
 """A certification on Slurm: a head job, and an array of worker jobs that may begin once the head has."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.backends.submission import submission_of
 from cluster.jobs.certification import CertifyJob
 from cluster.record.history import History
-from cluster.record.lock import submission_lock
 from cluster.site import SlurmSite
 from cluster.slurm.batch import Batch, Resources
 from cluster.slurm.certify_head import CertifyHead
 from cluster.slurm.certify_worker import CertifyWorker
 from cluster.slurm.checks import check_site
 from cluster.slurm.tools import ask, require_slurm
-from cluster.watching.places import check_unowned
 from rrcm_dist.errors import InvalidInput, RunFailure
-from rrcm_dist.files import write_text
 
 
 @dataclass(frozen=True)
@@ -35,17 +32,13 @@ class CertifySubmission:
         self.check()
         require_slurm()
         self._check_cluster()
-        with submission_lock(self._run):
-            check_unowned(self._run)
-            folder = History(self._run).next_submission()
-            recipe = folder / "recipe.yaml"
-            write_text(recipe, self.job.recipe_text())
-            head = self._head_batch(folder, after).queue(self._head(folder, recipe))
+        with submission_of(self.job) as submission:
+            folder = submission.folder
+            head = self._head_batch(folder, after).queue(self._head(folder, submission.recipe))
             more = {"after": " ".join(after)}
             if self._workers:
                 more["workers"] = self._queue_workers(folder, head)
-            site = self.site.model_dump(mode="json")
-            History(self._run).add_job(head, self.job.kind, recipe, sys.argv[1:], site, **more)
+            submission.record(head, self.site, **more)
         return head
 
     def _queue_workers(self, folder: Path, head: str) -> str:
