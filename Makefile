@@ -20,7 +20,7 @@ demo: $(VENV)/.base ## Pre-train, fine-tune, certify and report on real handwrit
 	$(BIN)/rrcm demo
 
 test: $(VENV)/.dev lint ## Everything that must hold.
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev ## Formatting, lint and types.
 	@$(BIN)/ruff format --check -q . || { echo "run 'make format'"; exit 1; }
