@@ -1,6 +1,7 @@
 """Shared by all tests: few threads, so that tests that start several processes stay quick on small machines."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 from tiny import build_digits
+
+# Shells have what they start in the background ignore Ctrl-C, which tests send; processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from typing import Any
 from cluster.die_with_parent import die_with_parent
 from cluster.ray_nodes.node import NodeAddresses, NodeSettings
 from cluster.ray_nodes.processes import adopt_orphans, end_descendants
+from rrcm_dist.certification.on_ray.address import OF_ANOTHER_RAY
 from rrcm_dist.certification.on_ray.folder import RAY_FOLDER, private_folder
 
 VITAL = {"gcs_server", "raylet"}
@@ -86,7 +87,7 @@ def _start(settings: NodeSettings, folder: Path) -> Any:
 
 
 def _environment(settings: NodeSettings) -> dict[str, str]:
-    for name in ("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_GCS_SERVER_PORT", "RAY_NAMESPACE", "RAY_AUTH_TOKEN"):
+    for name in OF_ANOTHER_RAY:
         os.environ.pop(name, None)
     return {
         "RAY_AUTH_MODE": "token",

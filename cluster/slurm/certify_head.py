@@ -25,7 +25,7 @@ from cluster.site import SlurmSite
 from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
 from cluster.slurm.job_facts import node_address
 from cluster.slurm.tools import ask, is_queued
-from rrcm_dist.certification.on_ray.address import Token, nodes_alive
+from rrcm_dist.certification.on_ray.address import OF_ANOTHER_RAY, Token, nodes_alive
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 ASK_SECONDS = 30.0
@@ -165,8 +165,9 @@ class CertifyHead:
         return any(node.resources_total.get("GPU", 0) >= 1 for node in nodes)
 
     def _environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_RAY}
         return {
-            **os.environ,
+            **inherited,
             "PYTHONUNBUFFERED": "1",
             **self.site.environment,
             "RAY_AUTH_MODE": "token",

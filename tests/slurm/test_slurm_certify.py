@@ -48,8 +48,9 @@ def undisturbed(tmp_path_factory, digits):
 
 
 def test_workers_are_preempted_and_the_head_requeued_and_the_ledger_is_that_of_one_process(
-    slurm, tmp_path, digits, undisturbed
+    slurm, tmp_path, digits, undisturbed, monkeypatch
 ):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "that of another cluster")
     folder = prepare(tmp_path / "sweep", digits, slow="0.2")
     head, array = submit(slurm, folder)
     await_that(folder, lambda: hosts(counters(folder)) == {"node1", "node2"})

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 SECONDS = 180
 SITE = """
 backend: slurm
-ranks_per_node: 2
+ranks_per_node: 1
 gpus_per_node: 0
 cpus_per_rank: 1
 time_limit: 10

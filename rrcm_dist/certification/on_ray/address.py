@@ -16,6 +16,8 @@ from rrcm_dist.errors import InvalidInput, RunFailure
 
 ANSWER_SECONDS = 5.0
 """For each step of asking; a living GCS answers in milliseconds."""
+OF_ANOTHER_RAY = ("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_GCS_SERVER_PORT", "RAY_NAMESPACE", "RAY_AUTH_TOKEN")
+"""Variables that would lead a Ray of one's own to another one; a token in RAY_AUTH_TOKEN goes before one in a file."""
 TOKEN_HINT = "give it in RAY_AUTH_TOKEN, in a file named by RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token"
 
 

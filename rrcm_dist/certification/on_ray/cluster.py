@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rrcm_dist.certification.on_ray.address import check_cluster
+from rrcm_dist.certification.on_ray.address import OF_ANOTHER_RAY, check_cluster
 from rrcm_dist.certification.on_ray.folder import RAY_FOLDER, private_folder
 from rrcm_dist.errors import INTERRUPTED, InvalidInput, RunFailure
 
@@ -145,7 +145,7 @@ def _joined(ray: ModuleType, address: str) -> Iterator[RayFacts]:
 
 def _set_private_environment(ray: ModuleType, token: Mapping[str, str]) -> None:
     """What makes an embedded Ray quiet, bound to 127.0.0.1 and blind to every other Ray; its processes inherit it."""
-    for name in ("RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_GCS_SERVER_PORT", "RAY_AUTH_TOKEN", "RAY_NAMESPACE"):
+    for name in OF_ANOTHER_RAY:
         os.environ.pop(name, None)
     os.environ.update(token)
     os.environ |= {
