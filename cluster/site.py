@@ -98,7 +98,7 @@ class SlurmSite(Part):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes CUDA where there is one."""
     setup: list[str] = Field(default_factory=list)
-    """Lines of shell to run on the first node before anything else: module load, …"""
+    """Lines of shell to run on the first node before anything else: module load, … A line that fails ends the job."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Variables that every rank gets: all settings of NCCL and gloo belong here."""
     certification: CertificationJobs = Field(default_factory=CertificationJobs)
@@ -177,6 +177,8 @@ def backend_of(path: str | Path) -> str:
 
 def _read(path: str | Path) -> dict[str, Any]:
     file = Path(path)
+    if file.is_dir():
+        raise InvalidInput(f"site file {file} is a folder: name a YAML file in it")
     if not file.is_file():
         there = ", ".join(str(f) for f in sorted(SITES.glob("*.yaml"))) or "none"
         raise InvalidInput(f"there is no site file {path}; the project has {there}")

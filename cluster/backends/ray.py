@@ -35,6 +35,7 @@ class RayBackend:
         self._check(job)
         cluster = RayCluster(self._site.address)
         self._check_room(job, cluster.nodes())
+        job.check_inputs(waits=False)
         with submission_of(job) as submission:
             folder, name = submission.folder, _submission_id(job)
             write_text(folder / "site.yaml", yaml.safe_dump(self._site.model_dump(mode="json"), sort_keys=False))

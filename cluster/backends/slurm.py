@@ -34,11 +34,9 @@ class SlurmBackend:
 
     def queue(self, job: Job, after: Sequence[str] = ()) -> str:
         """Queue the job, to start once those of the numbers `after` have ended well; returns its number."""
+        self.check(job, waits=bool(after))
         if isinstance(job, CertifyJob):
             return CertifySubmission(job, self.site).queue(after)
-        self.check(job)
-        require_slurm()
-        check_site(self.site)
         with submission_of(job) as submission:
             number = self._batch(job, submission.folder, after).queue(self._step(job, submission.recipe))
             submission.record(number, self.site, after=" ".join(after))
@@ -48,7 +46,7 @@ class SlurmBackend:
         """The batch script, and what the job does; needs no Slurm."""
         if isinstance(job, CertifyJob):
             return CertifySubmission(job, self.site).describe()
-        self.check(job)
+        self._check_recipe(job)
         folder = History(job.folder.absolute()).next_submission()
         step, script = self._step(job, folder / "recipe.yaml"), self._batch(job, folder, ()).script()
         if isinstance(step, SingleStep):
@@ -63,8 +61,20 @@ class SlurmBackend:
             ]
         )
 
-    def check(self, job: Job) -> None:
-        """Raise `InvalidInput` for what is known, before anything is asked of Slurm, not to run."""
+    def check(self, job: Job, waits: bool = False) -> None:
+        """Raise `InvalidInput` for what the recipe, this machine or the cluster tells of a job that cannot run.
+
+        waits: for others, which may still make what it starts from.
+        """
+        self._check_recipe(job)
+        require_slurm()
+        job.check_inputs(waits)
+        if isinstance(job, CertifyJob):
+            CertifySubmission(job, self.site).check_cluster()
+        else:
+            check_site(self.site)
+
+    def _check_recipe(self, job: Job) -> None:
         if isinstance(job, CertifyJob):
             CertifySubmission(job, self.site).check()
         if isinstance(job, TrainingJob):

@@ -13,7 +13,7 @@ from cluster.slurm.batch import Batch, Resources
 from cluster.slurm.certify_head import CertifyHead
 from cluster.slurm.certify_worker import CertifyWorker
 from cluster.slurm.checks import check_site
-from cluster.slurm.tools import ask, require_slurm
+from cluster.slurm.tools import ask
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 
@@ -27,11 +27,8 @@ class CertifySubmission:
     def queue(self, after: Sequence[str] = ()) -> str:
         """Queue head and workers, to start once the jobs `after` have ended well; returns the head's number.
 
-        Raises `InvalidInput` for what cannot be, `RunFailure` where sbatch refuses; then nothing is left in the queue.
+        Raises `InvalidInput` where a job owns the folder, `RunFailure` where sbatch refuses; then nothing is queued.
         """
-        self.check()
-        require_slurm()
-        self._check_cluster()
         with submission_of(self.job) as submission:
             folder = submission.folder
             head = self._head_batch(folder, after).queue(self._head(folder, submission.recipe))
@@ -74,7 +71,7 @@ class CertifySubmission:
         if self._device == "cuda" and not self._gpus:
             raise InvalidInput("device cuda needs GPUs: certification.gpus_per_worker is 0 here")
 
-    def _check_cluster(self) -> None:
+    def check_cluster(self) -> None:
         """Raise `InvalidInput` for what the cluster does not have."""
         batches = {"head": self._head_batch(Path(), ())}
         if self._workers:

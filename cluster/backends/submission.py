@@ -11,6 +11,7 @@ from cluster.record.history import History
 from cluster.record.lock import submission_lock
 from cluster.watching.places import place_of
 from rrcm_dist.config.parts import Part
+from rrcm_dist.config.yaml_text import read_yaml
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.files import write_text
 
@@ -38,17 +39,28 @@ class Submission:
 
 @contextmanager
 def submission_of(job: Job, anywhere: bool = False) -> Iterator[Submission]:
-    """Within, nobody else submits this run folder. Raises `InvalidInput` if a job of ours owns it.
+    """Within, nobody else submits this run folder. Raises `InvalidInput` if it is of another kind, or a job's of ours.
 
     anywhere: go on where the scheduler of the job before cannot be asked from here.
     """
     run = job.folder.absolute()
     with submission_lock(run):
+        refuse_other_kind(run, job.kind)
         with suppress(*[RunFailure] * anywhere):
             _check_unowned(run)
         opened = Submission(job, run, History(run).next_submission())
         write_text(opened.recipe, job.recipe_text())
         yield opened
+
+
+def refuse_other_kind(run: Path, kind: str) -> None:
+    """Raise `InvalidInput` where the folder holds what another kind of submission made, finished or not."""
+    recipe = run / "recipe.yaml"
+    held = [submission["kind"] for submission in History(run).jobs()[-1:]]
+    if not held and recipe.exists():
+        held = [(read_yaml(recipe.read_text(encoding="utf-8"), str(recipe)) or {}).get("kind", kind)]
+    if held and held[0] != kind:
+        raise InvalidInput(f"{run} is the folder of a submission of kind {held[0]}, not {kind}: give another output")
 
 
 def _check_unowned(run: Path) -> None:

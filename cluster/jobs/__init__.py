@@ -25,5 +25,11 @@ class Job(Protocol):
     def command(self, device: str, recipe: Path | None = None) -> list[str]:
         """What a process of the job executes, with the kept `recipe`; None: with the recipe as the user named it."""
 
+    def check_inputs(self, waits: bool) -> None:
+        """Raise `InvalidInput` for what it reads and is not there.
+
+        waits: for other jobs, which may still make what it starts from.
+        """
+
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cluster.jobs.inputs import check_paths
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.config.yaml_text import write_yaml
 from rrcm_dist.errors import RRCMError
@@ -46,6 +47,11 @@ class CertifyJob:
         from rrcm_dist.certification.plan import check_reach
 
         check_reach(self.resolved)
+
+    def check_inputs(self, waits: bool) -> None:
+        """Raise `InvalidInput` for shards and checkpoints that are not there."""
+        checkpoints = {f"classifiers.{i}.checkpoint": c.checkpoint for i, c in enumerate(self.resolved.classifiers)}
+        check_paths({"data": self.resolved.data, **({} if waits else checkpoints)})
 
     def is_finished(self) -> bool:
         """Whether nothing of the recipe is left to draw.

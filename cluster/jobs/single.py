@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.jobs.inputs import check_paths
 from rrcm_dist.files import write_json
 
 DONE = "done.json"
@@ -33,6 +34,10 @@ class SingleJob:
     def command(self, device: str, recipe: Path | None = None) -> list[str]:
         """The command; it knows no device and no recipe."""
         return [sys.executable, *self.words]
+
+    def check_inputs(self, waits: bool) -> None:
+        """Raise `InvalidInput` for files that are not there."""
+        check_paths({} if waits else {f"input {n} of {self.kind}": str(path) for n, path in enumerate(self.inputs, 1)})
 
     def is_finished(self) -> bool:
         """Whether the command, and no other, has gone through with its inputs as they are."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cluster.jobs.inputs import check_paths
 from cluster.record.progress import newest_checkpoint
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
@@ -47,6 +48,13 @@ class TrainingJob:
         if recipe is not None:
             return [self.kind, str(recipe), "--resume", "auto", "--device", device]
         return [self.kind, self.recipe, *self.overrides, "--resume", self.resume, "--device", device]
+
+    def check_inputs(self, waits: bool) -> None:
+        """Raise `InvalidInput` for shards and a starting point that are not there."""
+        data, recipe = self.resolved.data, self.resolved
+        paths = {"data.train": data.train, "data.held_out": data.held_out}
+        start = {"start_from": recipe.start_from} if isinstance(recipe, FinetuneConfig) and not waits else {}
+        check_paths({**paths, **start})
 
     def is_finished(self) -> bool:
         """Whether its newest checkpoint is the last one of this very run."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from cluster.backends import Backend
 from cluster.backends.local import LocalBackend
+from cluster.backends.submission import refuse_other_kind
 from cluster.jobs import Job
 from cluster.paper.plan import KIND, Paper, Stage
 from cluster.paper.state import StageState, stage_states
@@ -29,8 +30,8 @@ class Queue(Protocol):
     def site(self) -> Part:
         """Its site file."""
 
-    def check(self, job: Job) -> None:
-        """Raise `InvalidInput` for what cannot run there, as far as that is known at once."""
+    def check(self, job: Job, waits: bool = False) -> None:
+        """Raise `InvalidInput` for what cannot run there, as far as that is known; `waits`: for other jobs."""
 
     def queue(self, job: Job, after: Sequence[str] = ()) -> str:
         """Queue the job, to start once those of the numbers `after` have ended well; returns its number."""
@@ -41,12 +42,13 @@ def submit_paper(paper: Paper, backend: Backend) -> int:
     if not isinstance(backend, Queue | LocalBackend):
         raise InvalidInput("the stages of a paper wait for each other, which jobs of this backend cannot: use slurm")
     with submission_lock(paper.folder.absolute()):
+        refuse_other_kind(paper.folder.absolute(), KIND)
         missing = paper.missing()
         if not missing:
             raise InvalidInput(f"{paper.folder} is finished: nothing is left to do")
         if not isinstance(backend, LocalBackend):
             for stage in missing:
-                backend.check(stage.job)
+                backend.check(stage.job, waits=bool(stage.after))
         paper.keep_recipes()
         site = backend.site.model_dump(mode="json")
         paper.history.add_job("", KIND, paper.folder.absolute() / "recipe.yaml", sys.argv[1:], site)
@@ -112,6 +114,8 @@ def _queue(paper: Paper, missing: Sequence[Stage], backend: Queue) -> None:
     except RRCMError:
         for stage in queued.values():  # all or nothing
             _cancel(stage)
+        if queued:
+            print(f"taken out again: {', '.join(queued)}")
         raise
     print(f"`python -m cluster status {paper.folder}`")
 

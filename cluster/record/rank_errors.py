@@ -13,11 +13,11 @@ ELSEWHERE = "lost another rank"
 def why_ranks_ended(logs: Path) -> str:
     """A full disk; or what the first rank that says why says; '' where nothing tells.
 
-    logs: folder of the ranks' logs of one life.
+    logs: folder of the logs of one life.
     """
     if shutil.disk_usage(logs).free < FULL_BYTES:
         return f"the disk of {logs} is full: make room"
-    for log in sorted(logs.glob("rank-*.log")):
+    for log in sorted(logs.glob("*.log")):
         for line in reversed(log.read_text(errors="replace").splitlines()):
             if line.startswith(ERROR) and ELSEWHERE not in line:
                 return line.removeprefix(ERROR)

@@ -92,7 +92,7 @@ class Batch:
             "use_srun": False,
             "stderr_to_stdout": True,
             # A signal that comes before the batch step listens must not end it.
-            "setup": ["trap '' USR2", *site.setup],
+            "setup": ["trap '' USR2", *(["set -e", *site.setup, "set +e"] if site.setup else [])],
             **({"gpus_per_node": asked.gpus_per_node} if asked.gpus_per_node else {}),
             **({"partition": partition} if partition else {}),
             **{key: value for key in ("account", "qos") if (value := getattr(site, key))},

@@ -21,6 +21,7 @@ from cluster.ray_nodes.processes import die_with_parent_ignoring_usr2
 from cluster.record.draws import counted_draws
 from cluster.record.history import Cause, History, Life
 from cluster.record.policy import AS_WANTED, DRAW, goes_on
+from cluster.record.rank_errors import why_ranks_ended
 from cluster.site import SlurmSite
 from cluster.slurm.batch_step import POLL_SECONDS, BatchStep
 from cluster.slurm.job_facts import node_address
@@ -139,6 +140,7 @@ class CertifyHead:
         return True
 
     def _cause(self, life: Life, code: int | None) -> tuple[Cause, str]:
+        logs = Path(self.run) / "logs" / f"life-{life.number}"
         if code == 0:
             return Cause.DONE, ""
         if self._ending:
@@ -148,8 +150,8 @@ class CertifyHead:
         if not self._node.alive:
             return Cause.CRASHED, "Ray died; see the log of the job"
         if code == InvalidInput.exit_code:
-            return Cause.REFUSED, f"see logs/life-{life.number}"
-        return Cause.CRASHED, f"the sweep ended with {code}; see logs/life-{life.number}"
+            return Cause.REFUSED, why_ranks_ended(logs) or f"see {logs}"
+        return Cause.CRASHED, f"{why_ranks_ended(logs) or f'the sweep ended with {code}'}; see {logs}"
 
     @property
     def _ending(self) -> bool:

@@ -71,6 +71,8 @@ def queue_states(job: str) -> list[tuple[str, str]]:
     command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%T|%r"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except FileNotFoundError:
+        raise RunFailure("there is no Slurm on this machine (squeue is not on PATH)") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RunFailure(f"squeue does not answer: {error}") from None
     if answer.returncode and "Invalid job id" not in answer.stderr:

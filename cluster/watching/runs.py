@@ -46,7 +46,10 @@ def find_run(name: str) -> SubmittedRun:
     submissions = History(folder).jobs()
     if not submissions:
         raise InvalidInput(f"{folder} was never submitted: it has no cluster/jobs.jsonl")
-    return SubmittedRun(folder.absolute(), submissions[-1])
+    newest = submissions[-1]
+    if not Path(name).exists() and name not in (newest["job"], newest.get("workers")):
+        raise InvalidInput(f"job {name} was followed by job {newest['job']} in {folder}: name that, or the folder")
+    return SubmittedRun(folder.absolute(), newest)
 
 
 def enter_working_folder(submission: dict[str, Any]) -> None:

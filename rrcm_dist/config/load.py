@@ -87,6 +87,11 @@ def _checked_kind(values: dict[str, Any], wanted: str | None, where: str) -> str
         told = f"its kind is {given!r}" if "kind" in values else "it has no `kind:`"
         raise InvalidInput(f"{where}: {told}; it must be one of {', '.join(MODELS)}")
     if wanted is not None and given != wanted:
+        if given == "demo":
+            raise InvalidInput(
+                f"{where} is a demo recipe, not a {wanted} one: its parts run by `rrcm demo`, and on a "
+                "cluster by `python -m cluster submit paper digits-paper`"
+            )
         run = f"python -m cluster submit paper {where}" if given == "paper" else f"rrcm {given} {where}"
         raise InvalidInput(f"{where} is a {given} recipe, not a {wanted} one: run it by `{run}`")
     return given

@@ -1,6 +1,7 @@
 """From a paper's recipe to those of its stages, each completed with where it reads and writes."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -47,10 +48,19 @@ def paper_recipes(paper: PaperConfig) -> PaperRecipes:
     return PaperRecipes(pretrain, tuple(tuned), _recipe(paper.certify, "certify", CertifyConfig, places))
 
 
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Sections within `set` as dotted keys, so that they leave the section's other keys as they are."""
+    dotted: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        dotted |= _dotted(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return dotted
+
+
 def _recipe(stage: StageConfig, key: str, wanted: type[Recipe], places: dict[str, Any]) -> Recipe:
     kind: Literal["pretrain", "finetune", "certify"] = wanted.model_fields["kind"].default
     base = find_recipe(stage.recipe)
-    overrides = [f"{name}={json.dumps(value)}" for name, value in {**stage.set, **places}.items()]
+    overrides = [f"{name}={json.dumps(value)}" for name, value in {**_dotted(stage.set), **places}.items()]
     try:
         if isinstance(load_recipe(base), DemoConfig):
             demo = load_recipe(base, [f"{kind}.{override}" for override in overrides], kind="demo")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.__main__ import main
+from cluster.backends.slurm import SlurmBackend
 from cluster.backends.slurm_certification import CertifySubmission
 from cluster.jobs.describe import describe_job
 from cluster.site import SITES, SlurmSite, load_site
@@ -51,7 +52,7 @@ def test_a_dry_run_prints_the_scripts_of_head_and_workers(here, monkeypatch, cap
 
 def test_without_slurm_nothing_is_queued(here):
     with pytest.raises(InvalidInput, match="there is no Slurm on this machine"):
-        submission().queue()
+        SlurmBackend(submission().site).queue(submission().job)
 
 
 def test_gpus_have_one_actor_each_and_share_the_cores_and_cpus_one_actor_a_job(here):

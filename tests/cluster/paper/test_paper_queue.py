@@ -112,3 +112,34 @@ def test_a_paper_that_is_refused_leaves_the_recipe_of_the_one_before(submit, tmp
     assert code == 2
     assert "holds a run of another recipe" in err
     assert (tmp_path / "paper" / "recipe.yaml").read_text() == kept
+
+
+def test_a_paper_is_not_put_into_the_folder_of_another_kind_of_run_nor_a_run_into_a_papers(
+    submit, queue, monkeypatch, capsys, tmp_path, digits
+):
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "recipe.yaml").write_text("kind: pretrain\n")
+    code, _, err = submit()
+    assert code == 2
+    assert "is the folder of a submission of kind pretrain, not paper" in err
+    (tmp_path / "paper" / "recipe.yaml").unlink()
+    assert submit()[0] == 0
+    before = len(list(queue.iterdir()))
+    arguments = ("submit", "certify", "certify.yaml", "--site", "site.yaml", f"output={tmp_path / 'paper'}")
+    there = f"classifiers=[{{sigma: 0.5, checkpoint: {tmp_path}}}]"
+    code, _, err = command.cluster(monkeypatch, capsys, *arguments, there)
+    assert code == 2
+    assert "is the folder of a submission of kind paper, not certify" in err
+    assert len(list(queue.iterdir())) == before
+
+
+def test_paths_that_are_not_there_are_told_but_for_those_that_a_stage_before_makes(
+    submit, queue, monkeypatch, capsys, tmp_path, digits
+):
+    assert submit()[0] == 0
+    before = len(list(queue.iterdir()))
+    words = ("submit", "finetune", "finetune.yaml", "--site", "site.yaml", f"output={tmp_path / 'run'}")
+    code, _, err = command.cluster(monkeypatch, capsys, *words, "start_from=/nope", "data.held_out=/nor/this")
+    assert code == 2
+    assert "data.held_out /nor/this and start_from /nope cannot be found from" in err
+    assert len(list(queue.iterdir())) == before
