@@ -144,8 +144,12 @@ class SlurmCluster:
         self.skip_requeue_delay(job)
 
     def skip_requeue_delay(self, job: int) -> None:
-        """Let a requeued job start at once, instead of two minutes later, as Slurm wants it."""
+        """Let a requeued job start within seconds, instead of two minutes later, as Slurm wants it.
+
+        Not within the second of its end: a node counts in whole seconds which life of a job it was told to kill.
+        """
         self.wait_for_state(job, "PENDING")
+        time.sleep(2)
         self.run("scontrol", "update", f"jobid={job}", "StartTime=now")
 
     @property
@@ -220,9 +224,15 @@ class SlurmCluster:
         wait_for(lambda: self.job(job)["JobState"] in states, seconds, f"job {job} {' or '.join(states)}")
 
     def wait_for_end(self, job: int, seconds: float = 60) -> str:
-        """The state in which the job ended."""
-        self.wait_for_state(job, *_FINISHED, seconds=seconds)
-        return self.job(job)["JobState"]
+        """The state in which the job ended, and stayed."""
+        before = ""
+        while True:
+            self.wait_for_state(job, *_FINISHED, seconds=seconds)
+            state = self.job(job)["JobState"]
+            if state == before:
+                return state
+            before = state
+            time.sleep(0.5)
 
     def wait_until_idle(self, names: Sequence[str], seconds: float = 60) -> None:
         """Return when these nodes have registered and run nothing."""

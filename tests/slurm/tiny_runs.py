@@ -120,9 +120,9 @@ class TinyRun:
         return finished_weights(self.output, self.tails())
 
     def tails(self) -> str:
-        """The ends of all logs."""
+        """The ends of all logs, Slurm's too."""
         logs = sorted(self.output.glob("logs/*/*.log")) + sorted(self.output.glob("cluster/*/*.out"))
-        return "\n".join(f"{log}: {log.read_text()[-1500:]}" for log in logs)
+        return "\n".join([*(f"{log}: {log.read_text()[-1500:]}" for log in logs), self.slurm.log_tails(20)])
 
     def rank_process(self, rank: int) -> int:
         """Number, as this machine counts, of the process of a rank."""
