@@ -11,6 +11,7 @@ from typing import Any
 
 from cluster.record.history import History
 from rrcm_dist.errors import InvalidInput
+from rrcm_dist.files import is_locked
 
 LOCK = "local.lock"
 
@@ -27,14 +28,7 @@ class LocalPlace:
 
     def is_live(self) -> bool:
         """Whether its launcher holds the lock."""
-        try:
-            with open(self._lock) as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return is_locked(self._lock)
 
     def cancel(self) -> None:
         """As Ctrl-C in its shell."""

@@ -1,6 +1,7 @@
 """Files and folders that appear whole: written aside, flushed to disk, renamed. Readers never see half of one."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +15,18 @@ from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 
 PARTIAL = ".partial"
 """What the name of anything unfinished ends with; safe to delete when nothing is running."""
+
+
+def is_locked(path: str | Path) -> bool:
+    """Whether a process holds the lock of this file (flock, exclusive); False where there is no such file."""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextmanager

@@ -20,6 +20,13 @@ def build_digits(folder: Path) -> Path:
     return folder
 
 
+def train_here(recipe: Path, kind: str = "pretrain") -> None:
+    """Train it as two ranks on this machine."""
+    options = ("--ranks", "2", "--threads", "1", "--device", "cpu")
+    command = [sys.executable, "-m", "cluster", "submit", kind, str(recipe), *options]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 def pretrain_recipe(shards: Path, output: Path, **training: Any) -> PretrainConfig:
     return PretrainConfig.model_validate(
         {

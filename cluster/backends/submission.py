@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def submission_of(job: Job, anywhere: bool = False) -> Iterator[Submission]:
     run = job.folder.absolute()
     with submission_lock(run):
         refuse_other_kind(run, job.kind)
-        with suppress(*[RunFailure] * anywhere):
+        with suppress(RunFailure) if anywhere else nullcontext():
             _check_unowned(run)
         opened = Submission(job, run, History(run).next_submission())
         write_text(opened.recipe, job.recipe_text())

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from slurm_cluster import SlurmCluster
 from slurm_hosts import wait_for
-from tiny import pretrain_recipe
+from tiny import pretrain_recipe, train_here
 
 from cluster.record.history import Cause, History
 from rrcm_dist.config.estimate import checkpoint_bytes
@@ -48,9 +46,7 @@ def undisturbed(tmp_path_factory, digits):
     """Weights of two ranks on this machine, without Slurm."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_recipe(folder, digits)
-    options = ("--ranks", "2", "--threads", "1", "--device", "cpu")
-    command = [sys.executable, "-m", "cluster", "submit", "pretrain", str(folder / "recipe.yaml"), *options]
-    subprocess.run(command, check=True, capture_output=True)
+    train_here(folder / "recipe.yaml")
     return weights(folder)
 
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file
 from slurm_cluster import SlurmCluster
 from slurm_hosts import wait_for
-from tiny import finetune_recipe, pretrain_recipe
+from tiny import finetune_recipe, pretrain_recipe, train_here
 from torch import Tensor
 
 from cluster.record.history import Cause, History, Life
@@ -169,9 +168,7 @@ def _recipe(shards: Path, output: Path, kind: str) -> PretrainConfig | FinetuneC
 def undisturbed_weights(folder: Path, shards: Path, kind: str = "pretrain") -> Weights:
     """Weights of two ranks on this machine, without Slurm."""
     write_recipe(folder, shards, kind)
-    options = ("--ranks", "2", "--threads", "1", "--device", "cpu")
-    command = [sys.executable, "-m", "cluster", "submit", kind, str(folder / "recipe.yaml"), *options]
-    subprocess.run(command, check=True, capture_output=True)
+    train_here(folder / "recipe.yaml", kind)
     return finished_weights(folder / "run")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.files import is_locked
 
 PATIENCE_SECONDS = 0.5
 """A look by `is_written` holds the lock for a moment; a writer that starts just then tries again for so long."""
@@ -44,11 +45,4 @@ def _written(path: Path) -> RunFailure:
 
 def is_written(path: Path) -> bool:
     """Whether a process has the ledger at `path` open for writing."""
-    try:
-        with open(f"{path}.lock") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return is_locked(f"{path}.lock")

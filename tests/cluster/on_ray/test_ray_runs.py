@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from standing_ray import SECONDS, processes_with, wait_for
-from tiny import pretrain_recipe
+from tiny import pretrain_recipe, train_here
 
 from cluster.record.history import Cause, History
 from rrcm_dist.config.load import dump_recipe
@@ -86,9 +86,7 @@ def undisturbed(tmp_path_factory, digits):
     """Weights of two ranks on this machine, without Ray."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_recipe(folder, digits)
-    options = ("--ranks", "2", "--threads", "1", "--device", "cpu")
-    command = [sys.executable, "-m", "cluster", "submit", "pretrain", str(folder / "recipe.yaml"), *options]
-    subprocess.run(command, check=True, capture_output=True)
+    train_here(folder / "recipe.yaml")
     return weights(folder)
 
 
