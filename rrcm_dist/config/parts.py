@@ -125,9 +125,15 @@ class DataConfig(Part):
     """Where samples come from and in which order, which these and the seed decide, never the ranks or workers."""
 
     train: str
-    """Folder of training shards (made by `python -m shards build`)."""
+    """Folder of training shards (made by `python -m shards build`), or its URL in a store: https://…, s3://bucket/…"""
     held_out: str | None = None
-    """Folder of shards to evaluate on; never trained on."""
+    """Folder or URL of shards to evaluate on; never trained on."""
+    cache: str | None = None
+    """Local folder that keeps what was read from a store, shared by the ranks of a node; null: in the user's cache."""
+    cache_gb: Annotated[float, Field(ge=0)] = 50.0
+    """Most that the cache holds, in GB; the shards read longest ago make room. 0 keeps nothing but indexes."""
+    store_patience: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds for which a store that stalls or fails is asked again before the run stops."""
     streams: Count = 8
     """C, the canonical streams an epoch is dealt to. Divides the batch; the number of ranks must divide it."""
     shuffle_window: Count = 16384
@@ -222,14 +228,36 @@ class TrainingConfig(Part):
     """bf16 is autocast over float32 master weights."""
     attention: Literal["auto", "sdpa", "xformers"] = "auto"
     """Which attention kernel: the same numbers; auto takes xFormers where it runs."""
+    activation_checkpointing: bool = False
+    """Keep only each block's input for the backward pass and compute the rest again: less memory, a third more time."""
+    compile: bool = False
+    """Let torch.compile fuse the blocks: faster steps on a GPU, after a minute or so at the start."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage."""
+    """DeepSpeed ZeRO stage; may change between a run and its resumption."""
+    persistence_threshold: Annotated[int, Field(ge=0)] = 100_000
+    """At ZeRO stage 3, parameters of up to so many numbers stay whole on every rank."""
+    averages: Annotated[tuple[Momentum, ...], Field(max_length=2)] = ()
+    """Rates of up to two exponential averages of the online weights, kept for evaluation and in checkpoints."""
     checkpoint_every: Count = 5000
     """Steps between checkpoints; the last step always makes one."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     """Newest checkpoints kept; at least two, so that a damaged newest one has one before it."""
+    keep_every: Count | None = None
+    """Checkpoints whose step is a multiple of this stay for good; null keeps the newest only."""
+    checkpoints_to: str | None = None
+    """Folder or URL (s3://bucket/…) that every checkpoint is copied to as well; a run folder without checkpoints goes
+    on from there."""
     log_every: Count = 10
     """Steps between lines of metrics.jsonl."""
+    spike: Annotated[float, Field(gt=0)] | None = 8.0
+    """A loss this many usual deviations above the last steps' median is a spike: its samples are written down. null
+    looks for none."""
+    stop_at_spike: bool = False
+    """Stop the run at a spike instead of going on."""
+    profile: tuple[Annotated[int, Field(ge=0)], Count] | None = None
+    """First step and number of steps that PyTorch's profiler records, into the run folder's `profile/`."""
+    device_tflops: Annotated[float, Field(gt=0)] | None = None
+    """Peak of the device in TFLOP/s, for MFU; null: the GPU's published one, or a CPU's measured at the start."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -264,6 +292,15 @@ class KnnConfig(Part):
     """Held-out images classified, evenly spaced over the shards."""
     sigmas: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.25, 0.5, 1.0)
     """Noise levels of the queries; the bank is clean."""
+
+
+class ProbeConfig(Part):
+    """A linear classifier trained beside pre-training on representations of view a, without touching the network."""
+
+    on: bool = True
+    """Whether there is one."""
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Its AdamW's constant learning rate."""
 
 
 class NoisyAccuracyConfig(Part):

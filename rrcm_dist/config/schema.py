@@ -20,6 +20,7 @@ from rrcm_dist.config.parts import (
     OptimizerConfig,
     Part,
     PretrainingViews,
+    ProbeConfig,
     ProjectorConfig,
     Seed,
     Sigma,
@@ -51,6 +52,7 @@ class PretrainConfig(Part):
     optimizer: OptimizerConfig
     training: TrainingConfig
     knn: KnnConfig = KnnConfig()
+    probe: ProbeConfig = ProbeConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")

@@ -32,9 +32,12 @@ from rrcm_dist.files import write_json, write_text
 PACKAGES = ("rrcm-dist", "torch", "torchvision", "timm", "deepspeed", "numpy", "xformers", "webdataset")
 
 FREE_KEYS = (
-    "name", "output", "data.train", "data.held_out", "data.workers", "data.prefetch", "data.max_decode_failures",
-    "training.micro_batch", "training.attention", "training.zero_stage", "training.checkpoint_every",
-    "training.keep_checkpoints", "training.log_every", "knn.", "evaluation.", "tracking.",
+    "name", "output", "data.train", "data.held_out", "data.cache", "data.store_patience", "data.workers",
+    "data.prefetch", "data.max_decode_failures", "training.micro_batch", "training.attention",
+    "training.activation_checkpointing", "training.compile", "training.zero_stage", "training.persistence_threshold",
+    "training.averages", "training.checkpoint", "training.keep_", "training.log_every", "training.spike",
+    "training.stop_at_spike", "training.profile", "training.device_tflops", "knn.", "probe.", "evaluation.",
+    "tracking.",
 )  # fmt: skip
 """What may change between a run and its resumption: it does not change which run it is."""
 
