@@ -21,9 +21,6 @@ DETACHED_VIEWS = 1
 """The less noisy plain view, whose representation is only a key."""
 RESERVED_BYTES = 2e9
 """Context, communication buffers and workspaces: a guess, the same for all."""
-CHECKPOINT_NETWORKS = 6
-"""Size of a checkpoint in networks: two whole ones, and in the engine's state the parameters, ZeRO's own copy of them,
-and two moments."""
 PART = 32
 """Most samples in a part of a training batch: many workers share one batch, and little memory waits in queues."""
 MOST_READY = 64
@@ -154,9 +151,14 @@ def memory_bytes(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> dict[str
     return uses
 
 
+def checkpoint_networks(recipe: PretrainConfig | FinetuneConfig) -> int:
+    """Size of a checkpoint in float32 networks: the trained one, Adam's two moments, the target network, averages."""
+    return 3 + isinstance(recipe, PretrainConfig) + len(recipe.training.averages)
+
+
 def checkpoint_bytes(recipe: PretrainConfig | FinetuneConfig) -> int:
     """Room that one checkpoint is given on the disk."""
-    return CHECKPOINT_NETWORKS * 4 * network_parameters(recipe)
+    return checkpoint_networks(recipe) * 4 * network_parameters(recipe)
 
 
 def loader_queue_bytes(recipe: PretrainConfig | FinetuneConfig, ranks: int) -> int:

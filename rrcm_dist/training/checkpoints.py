@@ -19,7 +19,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rrcm_dist.config.estimate import CHECKPOINT_NETWORKS
+from rrcm_dist.config.estimate import checkpoint_networks
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.distributed.collectives import agree, first_problem, own_rank
 from rrcm_dist.distributed.world import World
@@ -74,7 +74,7 @@ def save_checkpoint(
         write_text(folder / LATEST, final.name + "\n")
         _prune(folder, final, keep)
 
-    _together(final, lambda: _prepare(folder, aside, engine), on_this_rank=world.is_main)
+    _together(final, lambda: _prepare(folder, aside, engine, recipe), on_this_rank=world.is_main)
     try:
         _together(final, lambda: engine.save_state(aside))
         _together(final, write, on_this_rank=world.is_main)
@@ -85,14 +85,14 @@ def save_checkpoint(
     return final
 
 
-def require_room(folder: Path, engine: Engine) -> None:
+def require_room(folder: Path, engine: Engine, recipe: PretrainConfig | FinetuneConfig) -> None:
     """Raise `RunFailure` where a checkpoint of the engine's network would not fit on the disk of `folder`.
 
     Unfinished ones, left by a killed run, are removed first.
     """
     for leftover in folder.glob(f".step-*{PARTIAL}"):
         shutil.rmtree(leftover, ignore_errors=True)
-    require_free_space(folder, CHECKPOINT_NETWORKS * engine.network_bytes(), "a checkpoint")
+    require_free_space(folder, checkpoint_networks(recipe) * engine.network_bytes(), "a checkpoint")
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, Progress] | None:
@@ -146,8 +146,8 @@ def _together(final: Path, write: Callable[[], None], on_this_rank: bool = True)
         raise RunFailure(f"{problem}; the checkpoints before it are untouched")
 
 
-def _prepare(folder: Path, aside: Path, engine: Engine) -> None:
-    require_room(folder, engine)
+def _prepare(folder: Path, aside: Path, engine: Engine, recipe: PretrainConfig | FinetuneConfig) -> None:
+    require_room(folder, engine, recipe)
     aside.mkdir(parents=True)
 
 

@@ -161,7 +161,7 @@ def _restore(training: Training, world: World, checkpoint: Path, progress: Progr
 
 def _open(folder: RunFolder, training: Training, start_step: int, world: World) -> None:
     folder.open(start_step, world.size)
-    require_room(folder.checkpoints, training.step.engine)
+    require_room(folder.checkpoints, training.step.engine, training.recipe)
 
 
 def _raise_together(check: Callable[[], None], on_this_rank: bool = True) -> None:
