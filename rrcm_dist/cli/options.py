@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,4 +22,14 @@ GpusOption = Annotated[int, typer.Option("--gpus", min=1, help="With --dry-run: 
 GpuKindOption = Annotated[str, typer.Option("--gpu", help="With --dry-run: which GPUs to reckon with.")]
 ResumeOption = Annotated[
     str, typer.Option("--resume", help="auto: go on from the newest good checkpoint; never: refuse a used folder.")
+]
+CheckpointArgument = Annotated[
+    Path, typer.Argument(help="Run folder, checkpoint folder, or weights file of ours.", show_default=False)
+]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option(
+        help="online, target, an average as average-0.999, or model.",
+        show_default="the only one that CHECKPOINT holds",
+    ),
 ]

@@ -28,7 +28,7 @@ class OwnMetadata:
     """What a weights file of ours says of itself."""
 
     network: str
-    """'online', 'target' or 'model'."""
+    """'online', 'target', 'average-0.999' or the like, or 'model'."""
     recipe: PretrainConfig | FinetuneConfig
 
     def as_strings(self) -> dict[str, str]:
@@ -67,6 +67,23 @@ def weights_files(path: str | Path) -> list[Path]:
     if not found:
         raise InvalidInput(f"{folder} has no weights: name a run folder, a checkpoint folder or a weights file")
     return found
+
+
+def chosen_weights(checkpoint: Path, network: str | None) -> Path:
+    """As `weights_file`, but None takes the only network there is, and a file of ours must hold the one that is named.
+
+    Raises `InvalidInput` where there is none such, or more than one.
+    """
+    if network is None and not checkpoint.is_file():
+        found = weights_files(checkpoint)
+        if len(found) > 1:
+            raise InvalidInput(f"{checkpoint} holds {' and '.join(f.stem for f in found)}: choose one by --network")
+        return found[0]
+    file = weights_file(checkpoint, network or "")
+    metadata = own_metadata(file)
+    if network is not None and metadata is not None and metadata.network != network:
+        raise InvalidInput(f"{file} holds the {metadata.network} network, not the {network} one")
+    return file
 
 
 def _newest_checkpoint(run: Path) -> Path:

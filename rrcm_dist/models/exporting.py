@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from rrcm_dist.config.schema import FinetuneConfig
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import RunFailure
 from rrcm_dist.files import whole_file
-from rrcm_dist.models.checkpoint_files import own_metadata, require_own, weights_file, weights_files
+from rrcm_dist.models.checkpoint_files import require_own
 from rrcm_dist.models.classifier import NoisyPixelClassifier
 from rrcm_dist.models.rebuilding import trained_network
+from rrcm_dist.models.representation import Representation
 from rrcm_dist.models.weights import read_weights, write_weights
 from rrcm_dist.noise import conditioning_level
 
@@ -31,48 +32,34 @@ class Program:
     gives: str
 
 
-def weights_to_export(checkpoint: Path, network: str | None) -> Path:
-    """The weights file of `network` ('online', 'target', 'model') at a run folder, a checkpoint folder or a file.
-
-    None takes the only network there is. Raises `InvalidInput` where there is none such, or more than one.
-    """
-    if network is None and checkpoint.is_dir():
-        found = weights_files(checkpoint)
-        if len(found) > 1:
-            raise InvalidInput(f"{checkpoint} holds {' and '.join(f.stem for f in found)}: choose one by --network")
-        return found[0]
-    file = weights_file(checkpoint, network or "")
-    metadata = own_metadata(file)
-    if network is not None and metadata is not None and metadata.network != network:
-        raise InvalidInput(f"{file} holds the {metadata.network} network, not the {network} one")
-    return file
-
-
-def export_safetensors(file: Path, output: Path) -> None:
+def export_safetensors(file: Path, output: Path, encoder_only: bool = False) -> None:
     """Write the tensors of a weights file of ours to `output`, with recipe and network in its metadata.
 
-    Raises `InvalidInput` where the file is not ours.
+    `encoder_only` leaves out a projector or a head. Raises `InvalidInput` where the file is not ours.
     """
-    write_weights(output, read_weights(file).tensors, require_own(file).as_strings())
+    metadata, tensors = require_own(file), read_weights(file).tensors
+    if encoder_only:
+        tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
+    write_weights(output, tensors, metadata.as_strings())
 
 
-def export_program(file: Path, output: Path, device: torch.device) -> Program:
+def export_program(file: Path, output: Path, device: torch.device, encoder_only: bool = False) -> Program:
     """Write a .pt2 that `torch.export.load(path).module()` turns into a module without this project, any batch size.
 
-    A fine-tuned network becomes a classifier of noisy [0, 1] pixels (N, 3, H, W) → logits (N, classes); a pre-trained
-    one maps noisy [-1, 1] images and noise levels t (N,) to representations (N, width). All float32. The program is
-    for `device` alone, and is compared with the network before it is kept. Raises `InvalidInput` where the file is not
-    ours, and `RunFailure` where the numbers differ.
+    A fine-tuned network becomes a classifier of noisy [0, 1] pixels (N, 3, H, W) → logits (N, classes); an encoder,
+    pre-trained or asked for by `encoder_only`, maps noisy [-1, 1] images and noise levels t (N,) to representations
+    (N, width). All float32. The program is for `device` alone, and is compared with the network before it is kept.
+    Raises `InvalidInput` where the file is not ours, and `RunFailure` where the numbers differ.
     """
     trained, recipe = trained_network(file)
     size = recipe.encoder.image_size
     module: nn.Module
-    if isinstance(recipe, FinetuneConfig):
+    if isinstance(recipe, FinetuneConfig) and not encoder_only:
         module = NoisyPixelClassifier(trained, conditioning_level(recipe.noise, recipe.sigma))
         takes = f"(N, 3, {size}, {size}) float32, [0, 1] pixels plus noise of standard deviation {recipe.sigma:g}"
         gives = f"(N, {recipe.classes}) float32 logits"
     else:
-        module = trained.encoder
+        module = Representation(trained)
         takes = f"(N, 3, {size}, {size}) float32, [-1, 1] pixels plus noise of standard deviation t; (N,) float32 t"
         gives = f"(N, {recipe.encoder.width}) float32 representations"
     module = module.to(device).eval().requires_grad_(False)

@@ -5,17 +5,14 @@ import sys
 
 import pytest
 import torch
-from released_files import FINETUNE, PRETRAIN, recipe_file, released, released_finetuned, saved
+from released_files import released, saved
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from rrcm_dist.cli.main import build_app
-from rrcm_dist.config.load import load_recipe
 from rrcm_dist.errors import InvalidInput
-from rrcm_dist.models.checkpoint_files import own_metadata
+from rrcm_dist.models.checkpoint_files import chosen_weights, own_metadata
 from rrcm_dist.models.classifier import load_classifier
-from rrcm_dist.models.exporting import weights_to_export
-from rrcm_dist.models.importing import import_weights
 from rrcm_dist.models.rebuilding import trained_network
 
 ALONE = """
@@ -27,20 +24,6 @@ inputs = torch.load("inputs.pt")
 torch.save([module(*tensors) for tensors in inputs], "outputs.pt")
 """
 BATCHES = (1, 2, 7)
-
-
-@pytest.fixture
-def classifier_file(tmp_path):
-    recipe = load_recipe(recipe_file(tmp_path, FINETUNE), kind="finetune")
-    import_weights(saved(released_finetuned(), tmp_path / "tuned.pt"), recipe, tmp_path / "model.safetensors")
-    return tmp_path / "model.safetensors"
-
-
-@pytest.fixture
-def encoder_file(tmp_path):
-    recipe = load_recipe(recipe_file(tmp_path, PRETRAIN), kind="pretrain")
-    import_weights(saved(released("online"), tmp_path / "nnet.pth"), recipe, tmp_path / "online.safetensors")
-    return tmp_path / "online.safetensors"
 
 
 def run(*arguments):
@@ -88,6 +71,15 @@ def test_exported_safetensors_hold_the_same_tensors_and_the_recipe(tmp_path, enc
     assert own_metadata(tmp_path / "copy.safetensors") == own_metadata(encoder_file)
 
 
+def test_an_encoder_can_be_exported_without_the_head_or_the_projector(tmp_path, classifier_file, encoder_file):
+    for file in (classifier_file, encoder_file):
+        assert run(file, "--output", tmp_path / f"encoder-of-{file.name}", "--encoder").exit_code == 0
+        exported = load_file(tmp_path / f"encoder-of-{file.name}")
+        whole = load_file(file)
+        assert exported.keys() == {name for name in whole if name.startswith("encoder.")} < whole.keys()
+        assert all(torch.equal(tensor, whole[name]) for name, tensor in exported.items())
+
+
 def test_a_checkpoint_with_two_networks_asks_which(tmp_path, encoder_file):
     checkpoint = tmp_path / "run" / "checkpoints" / "step-000000004"
     checkpoint.mkdir(parents=True)
@@ -95,12 +87,12 @@ def test_a_checkpoint_with_two_networks_asks_which(tmp_path, encoder_file):
         (checkpoint / f"{name}.safetensors").write_bytes(encoder_file.read_bytes())
     (checkpoint / "manifest.json").write_text('{"files": {}}')
     with pytest.raises(InvalidInput, match="holds online and target: choose one by --network"):
-        weights_to_export(tmp_path / "run", None)
-    assert weights_to_export(tmp_path / "run", "online") == checkpoint / "online.safetensors"
+        chosen_weights(tmp_path / "run", None)
+    assert chosen_weights(tmp_path / "run", "online") == checkpoint / "online.safetensors"
     with pytest.raises(InvalidInput, match=r"has no model\.safetensors; it has online\.safetensors, target"):
-        weights_to_export(tmp_path / "run", "model")
+        chosen_weights(tmp_path / "run", "model")
     with pytest.raises(InvalidInput, match="holds the online network, not the target one"):
-        weights_to_export(encoder_file, "target")
+        chosen_weights(encoder_file, "target")
 
 
 def test_mistakes_are_told(tmp_path, encoder_file):
@@ -113,7 +105,7 @@ def test_mistakes_are_told(tmp_path, encoder_file):
         ((released_file, "--output", tmp_path / "a.safetensors"), "is not a weights file of ours: `rrcm import`"),
         ((encoder_file, "--output", encoder_file), "exists already"),
         ((encoder_file, "--output", tmp_path / "a.pt2", "--format", "safetensors"), "does not go with --format"),
-        ((encoder_file, "--output", tmp_path / "classifier.pt"), "ends in .safetensors or .pt2"),
+        ((encoder_file, "--output", tmp_path / "classifier.pt"), "ends in .safetensors, .pt2 or .onnx"),
     ):
         error = run(*arguments).exception
         assert isinstance(error, InvalidInput)
