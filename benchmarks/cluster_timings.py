@@ -29,9 +29,8 @@ from tiny import build_digits  # isort: skip
 from tiny_runs import TinyRun  # isort: skip
 
 from rrcm_dist.cli.training import run_training
-from rrcm_dist.config.describe import Machine
 from rrcm_dist.config.estimate import checkpoint_bytes, step_flops
-from rrcm_dist.config.gpus import GPUS
+from rrcm_dist.config.gpus import GPUS, Machine
 from rrcm_dist.config.load import load_recipe
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.training import loop

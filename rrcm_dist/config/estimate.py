@@ -25,6 +25,8 @@ PART = 32
 """Most samples in a part of a training batch: many workers share one batch, and little memory waits in queues."""
 MOST_READY = 64
 """Most parts that wait in queues, about 1 GB of shared memory at 224 pixels: some kernels allow few open files."""
+LOGITS_AT_A_TIME = 2**24
+"""Most logits of the loss in memory together (64 MiB): of a batch of 4096 on one GPU all, of 65 536 some rows' ones."""
 
 
 def tokens(encoder: EncoderConfig) -> int:
@@ -34,12 +36,22 @@ def tokens(encoder: EncoderConfig) -> int:
 
 def encoder_parameters(encoder: EncoderConfig) -> int:
     """Parameters of the encoder, the frozen ones included; the time token has none."""
+    width = encoder.width
+    embeddings = patch_parameters(encoder) + width + tokens(encoder) * width
+    return embeddings + encoder.depth * block_parameters(encoder) + 2 * width
+
+
+def patch_parameters(encoder: EncoderConfig) -> int:
+    """The patch embedding: one linear layer with bias."""
+    return (CHANNELS * encoder.patch**2 + 1) * encoder.width
+
+
+def block_parameters(encoder: EncoderConfig) -> int:
+    """One block: attention, MLP, two norms."""
     width, hidden = encoder.width, int(encoder.width * encoder.mlp_ratio)
     attention = 3 * width**2 + width**2 + width  # q, k, v without bias; output with
     mlp = 2 * width * hidden + hidden + width
-    block = attention + mlp + 2 * 2 * width  # two norms
-    patches = CHANNELS * encoder.patch**2 * width + width
-    return patches + width + tokens(encoder) * width + encoder.depth * block + 2 * width
+    return attention + mlp + 2 * 2 * width
 
 
 def projector_parameters(width: int, projector: ProjectorConfig) -> int:
@@ -92,11 +104,16 @@ def step_flops(recipe: PretrainConfig | FinetuneConfig) -> float:
 
 
 def reencoding_flops(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> float:
-    """FLOPs that cutting a pre-training step into micro-batches adds: all but the first are encoded once more."""
+    """FLOPs that saving memory adds to a step.
+
+    Micro-batches of pre-training: all but the first are encoded once more. Activation checkpointing: every pass with a
+    gradient is computed once more in its backward pass.
+    """
     share, micro = shares(recipe, gpus)
-    if isinstance(recipe, FinetuneConfig) or micro >= share:
-        return 0.0
-    return recipe.training.batch * (1 - micro / share) * GRADIENT_VIEWS * forward_flops(recipe.encoder)
+    again = 1.0 if recipe.training.activation_checkpointing else 0.0
+    if isinstance(recipe, FinetuneConfig):
+        return recipe.training.batch * again * recipe.draws * forward_flops(recipe.encoder)
+    return recipe.training.batch * (again + 1 - micro / share) * GRADIENT_VIEWS * forward_flops(recipe.encoder)
 
 
 def shares(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> tuple[int, int]:
@@ -114,41 +131,62 @@ def total_steps(recipe: PretrainConfig | FinetuneConfig, samples: int | None) ->
     return recipe.training.epochs * (samples // recipe.training.batch)
 
 
-def activation_bytes(encoder: EncoderConfig, images: int, precision: str) -> float:
+def activation_bytes(encoder: EncoderConfig, images: int, precision: str, checkpointing: bool = False) -> float:
     """What `images` leave for the backward pass, attention keeping no matrix of tokens by tokens.
 
     Per token and block, in multiples of the width: two float32 inputs of norms (the residual stream), and in the
     network's precision two outputs of norms, q, k, v, the attention's output, and the MLP's hidden values around GELU.
+    With checkpointing every block keeps its float32 input, and one block at a time all of it.
     """
     value_bytes = 2 if precision == "bf16" else 4
     per_token = 2 * 4 + value_bytes * (2 + 3 + 1 + 2 * encoder.mlp_ratio)
-    return images * tokens(encoder) * encoder.depth * encoder.width * per_token
+    values = images * tokens(encoder) * encoder.width
+    return values * (4 * encoder.depth + per_token if checkpointing else encoder.depth * per_token)
 
 
 def memory_bytes(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> dict[str, float]:
     """Estimated peak memory of one GPU by use, bytes.
 
     Weights, gradients, Adam's moments and ZeRO's own copy of the weights are float32; stage 1 shares the optimiser out
-    over the GPUs, 2 the gradients too, 3 the weights too. The target network is whole on every GPU at every stage.
+    over the GPUs, 2 the gradients too, 3 the weights too, those of the target network and of averages among them.
     """
-    stage, parameters = recipe.training.zero_stage, network_parameters(recipe)
+    stage, settings = recipe.training.zero_stage, recipe.training
     share, micro = shares(recipe, gpus)
-    state_bytes = 4.0 * parameters
+    state_bytes = 4.0 * network_parameters(recipe)
+    weight_bytes = state_bytes / (gpus if stage == 3 else 1)
     pixel_bytes = 4.0 * CHANNELS * recipe.encoder.image_size**2
     views, copies = (recipe.draws, 2 + recipe.draws) if isinstance(recipe, FinetuneConfig) else (GRADIENT_VIEWS, 5)
     uses = {
-        "weights": state_bytes / (gpus if stage == 3 else 1),
+        "weights": weight_bytes,
         "gradients": state_bytes / (gpus if stage >= 2 else 1),
         "optimiser": (2 * state_bytes if stage == 0 else 3 * state_bytes / gpus),
-        "activations": activation_bytes(recipe.encoder, micro * views, recipe.training.precision),
+        "activations": activation_bytes(
+            recipe.encoder, micro * views, settings.precision, settings.activation_checkpointing
+        ),
         "images": share * pixel_bytes * copies,
         "reserved": RESERVED_BYTES,
     }
     if isinstance(recipe, PretrainConfig):
-        hidden_values, similarities = 2 * 2 * recipe.projector.hidden, 3 * recipe.training.batch
-        uses["target network"] = state_bytes
-        uses["projector and loss"] = share * (hidden_values + similarities) * 12.0  # values, softmax, gradient
+        uses["target network"] = weight_bytes
+        uses["projector"] = share * 2 * 2 * recipe.projector.hidden * 12.0  # values, normalised, gradient
+        uses["loss"] = loss_bytes(recipe, gpus)
+    if settings.averages:
+        uses["averages"] = len(settings.averages) * weight_bytes
     return uses
+
+
+def loss_bytes(recipe: PretrainConfig, gpus: int) -> float:
+    """Memory of one GPU's loss, its keys gathered from all GPUs included.
+
+    Grows with the batch times the width of the keys, and with the logits only up to LOGITS_AT_A_TIME of them: neither
+    (batch / GPUs) × batch nor batch² values are ever held.
+    """
+    batch, width, output = recipe.training.batch, recipe.encoder.width, recipe.projector.output
+    share, _ = shares(recipe, gpus)
+    keys = batch * (2 * output + width + max(width, output))  # gathered; one kind at a time normalised
+    logits = 2 * min(share * batch, max(LOGITS_AT_A_TIME, batch))  # and their exponentials
+    queries = 3 * share * (2 * output + width)  # normalised, their gradient, the inputs' gradient
+    return 4.0 * (keys + logits + queries)
 
 
 def checkpoint_networks(recipe: PretrainConfig | FinetuneConfig) -> int:

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOGITS_AT_A_TIME = 2**24
-"""Most logits in memory together (64 MiB): a batch of 4096 on one GPU at once, of 65 536 by some rows after others."""
+from rrcm_dist.config.estimate import LOGITS_AT_A_TIME
 
 
 def nce_loss(queries: Tensor, keys: Tensor, first_positive: int, temperature: float) -> Tensor:

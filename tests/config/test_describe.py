@@ -42,6 +42,18 @@ def test_what_does_not_fit_or_cannot_be_shared_is_said():
     assert "256 streams cannot be shared by 3 ranks" in page
 
 
+def test_pretraining_tells_what_a_rank_sends_and_what_bounds_the_step():
+    page = describe(load_recipe("imagenet/pretrain-b"), 32, "A800")
+    assert "20.3 MB" in row(page, "keys of the loss")  # 31 × 128 × (2 × 256 + 768) float32
+    assert "1.26 GB" in row(page, "sent in all")
+    assert "25 GB/s" in row(page, "network")
+    assert "arithmetic" in row(page, "longest")
+
+
+def test_a_gpu_alone_sends_nothing():
+    assert "0 B" in row(describe(load_recipe("imagenet/pretrain-b"), 1), "sent in all")
+
+
 def test_a_gpu_without_bf16_is_told():
     assert "it has no bf16" in describe(load_recipe("imagenet/pretrain-b"), 8, "v100")
 

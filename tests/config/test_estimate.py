@@ -73,7 +73,7 @@ def test_a_zero_stage_shares_out_what_it_shards():
     assert (memory(0)["optimiser"], memory(1)["optimiser"]) == (2 * weights, 3 * weights / 8)
     assert (memory(1)["gradients"], memory(2)["gradients"]) == (weights, weights / 8)
     assert (memory(2)["weights"], memory(3)["weights"]) == (weights, weights / 8)
-    assert [memory(stage)["target network"] for stage in range(4)] == [weights] * 4
+    assert [memory(stage)["target network"] for stage in range(4)] == [weights] * 3 + [weights / 8]
 
 
 def test_activations_follow_the_micro_batch_and_reencoding_follows_their_number():
@@ -83,6 +83,31 @@ def test_activations_follow_the_micro_batch_and_reencoding_follows_their_number(
     again = [estimate.reencoding_flops(recipe, 32) for recipe in recipes]
     assert again[1] == 0
     assert again[0] == pytest.approx(0.75 * 3 / 12 * estimate.step_flops(recipes[0]), rel=2e-3)
+
+
+def test_activation_checkpointing_keeps_a_block_s_input_and_computes_every_gradient_pass_again():
+    recipes = [load_recipe("imagenet/pretrain-b", [f"training.activation_checkpointing={on}"]) for on in (False, True)]
+    whole, inputs = (estimate.memory_bytes(recipe, 32)["activations"] for recipe in recipes)
+    assert inputs < whole / 5
+    more = estimate.reencoding_flops(recipes[1], 32) - estimate.reencoding_flops(recipes[0], 32)
+    assert more == 3 * 4096 * estimate.forward_flops(recipes[0].encoder)
+
+
+def test_a_checkpoint_holds_the_networks_the_moments_and_the_averages():
+    pretrain = load_recipe("imagenet/pretrain-b", ["training.averages=[0.999, 0.9999]"], kind="pretrain")
+    assert estimate.checkpoint_networks(pretrain) == 6
+    assert estimate.checkpoint_networks(load_recipe("imagenet/finetune-b-sigma0.5", kind="finetune")) == 3
+    memory = estimate.memory_bytes(pretrain, 8)
+    assert memory["averages"] == 2 * memory["weights"]
+
+
+def test_the_loss_never_takes_memory_for_the_batch_squared():
+    def size(batch, gpus):
+        recipe = load_recipe("imagenet/pretrain-b", [f"training.batch={batch}", "data.streams=256"], kind="pretrain")
+        return estimate.loss_bytes(recipe, gpus)
+
+    assert size(65536, 1) < 4 * 65536**2 / 10
+    assert size(65536, 8) < 4 * 65536**2 / 8 / 2
 
 
 def test_the_loaders_queues_take_the_pixels_of_the_parts_that_are_kept_ready():

@@ -1,0 +1,141 @@
+"""Real training steps as several gloo ranks of this machine, each a fresh process: seconds, peak memory, bytes sent.
+
+Views are random pixels made beforehand, so that no loader plays a part. Bytes are those that the kernel counts on the
+process's own TCP sockets (TCP_INFO), headers and acknowledgements left out: what a rank truly sent.
+"""
+
+import json
+import os
+import resource
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+BYTES_SENT_OFFSET = 200
+"""Of tcpi_bytes_sent in the kernel's struct tcp_info (Linux 4.19 and later)."""
+SECONDS = 480
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of the steady steps of one rank; the first step, which allocates, is left out."""
+
+    seconds: float
+    """Median of a step."""
+    sent_bytes: float
+    """Sent over the process's sockets, per step."""
+    payload_bytes: dict[str, float]
+    """Sizes of the tensors given to the collectives, by operation, per step."""
+    peak_bytes: int
+    """Peak resident memory above what the process held before the networks were built."""
+
+
+def measure_ranks(recipe: Any, ranks: int, steps: int, threads: int = 1) -> list[Measured]:
+    """Train `1 + steps` steps of a pre-training recipe as `ranks` ranks; one result a rank."""
+    from rrcm_dist.config.load import dump_recipe
+
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        file = Path(folder, "recipe.yaml")
+        file.write_text(dump_recipe(recipe))
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        command = [sys.executable, "-m", "benchmarks.training_ranks", str(file), str(steps)]
+        processes = [
+            subprocess.Popen(command, env=_environment(rank, ranks, port, threads), stdout=subprocess.PIPE, text=True)
+            for rank in range(ranks)
+        ]
+        try:
+            outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+    if any(process.returncode for process in processes):
+        sys.exit(f"the ranks failed with exit codes {[process.returncode for process in processes]}")
+    return [Measured(**json.loads(output.splitlines()[-1])) for output in outputs]
+
+
+def _environment(rank: int, ranks: int, port: int, threads: int) -> dict[str, str]:
+    place = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {**os.environ, **{key: str(value) for key, value in place.items()}, "OMP_NUM_THREADS": str(threads)}
+
+
+def sent_bytes() -> int:
+    """Bytes of data that this process has sent over the TCP connections it has open."""
+    total = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            connection = socket.socket(fileno=os.dup(int(descriptor)))
+        except OSError:
+            continue  # no socket, or the listing itself
+        with connection:
+            if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.type == socket.SOCK_STREAM:
+                information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                total += struct.unpack_from("Q", information, BYTES_SENT_OFFSET)[0]
+    return total
+
+
+def random_batch(rows: int, image_size: int, seed: int) -> Any:
+    """A rank's share of a pre-training batch: random pixels, with no photometric change."""
+    import torch
+
+    from rrcm_dist.data.batches import PretrainingBatch
+    from rrcm_dist.data.photometric import COLUMNS, JITTERS, Column
+
+    generator = torch.Generator().manual_seed(seed)
+    size = (rows, 3, image_size, image_size)
+    views = [torch.randint(256, size, dtype=torch.uint8, generator=generator) for _ in range(3)]
+    unchanged = torch.zeros(rows, COLUMNS)
+    unchanged[:, Column.ORDER : Column.ORDER + JITTERS] = -1
+    numbers = torch.arange(rows)
+    return PretrainingBatch(*views, unchanged, unchanged, numbers, numbers, [str(i) for i in range(rows)], numbers, 0)
+
+
+def measure_here(recipe: Any, steps: int) -> Measured:
+    """Train as the rank that the environment describes."""
+    from benchmarks.payloads import Payloads
+    from rrcm_dist.distributed.world import join_world
+    from rrcm_dist.training.pretraining import PretrainingStep
+
+    with join_world("cpu") as world:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        step = PretrainingStep(recipe, 1000, world)
+        batch = random_batch(recipe.training.batch // world.size, recipe.encoder.image_size, world.rank)
+
+        def train(k: int) -> None:
+            step.backward(batch, k)
+            step.engine.update(recipe.optimizer.lr, recipe.optimizer.clip)
+            step.after_update(k)
+
+        train(0)
+        seconds: list[float] = []
+        sent_before, payloads = sent_bytes(), Payloads()
+        for k in range(1, steps + 1):
+            start = time.perf_counter()
+            with payloads:
+                train(k)
+            seconds.append(time.perf_counter() - start)
+        per_step = {name: size / steps for name, size in Counter(payloads.sizes).items()}
+        sent = (sent_bytes() - sent_before) / steps
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        return Measured(median(seconds), sent, per_step, peak * 1024)
+
+
+def _main() -> None:
+    from rrcm_dist.config.load import load_recipe
+
+    measured = measure_here(load_recipe(sys.argv[1], kind="pretrain"), int(sys.argv[2]))
+    print(json.dumps(asdict(measured)), flush=True)
+    os._exit(0)  # threads of the process group sometimes abort an ordinary end, after all is done
+
+
+if __name__ == "__main__":
+    _main()
