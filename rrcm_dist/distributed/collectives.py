@@ -63,10 +63,16 @@ def agree(value: Any) -> Any:
     return box[0]
 
 
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's picklable `value`, in the order of ranks."""
+    values = [value] * ranks()
+    if ranks() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
 def first_problem(problem: str) -> str:
     """Every rank says what is wrong with it, or ''; all get the first that is not empty, with its rank."""
     if ranks() == 1:
         return problem
-    problems = [""] * ranks()
-    dist.all_gather_object(problems, problem)
-    return next((f"rank {rank}: {text}" for rank, text in enumerate(problems) if text), "")
+    return next((f"rank {rank}: {text}" for rank, text in enumerate(gather_objects(problem)) if text), "")

@@ -1,8 +1,9 @@
-"""Stops a run on every rank at once: at numbers that are not finite, at a rank's problem, and where it is asked for.
+"""Stops a run on every rank at once: at numbers that are not finite, at a rank's problem, at a loss spike, and where it
+is asked for.
 
-Every step each rank puts three flags on the table; all see the same table and draw the same conclusion, so that none is
-left waiting for another. On CUDA the table is read one step late, from pinned memory, so that no step waits for the
-device.
+Every step each rank puts three flags and its loss on the table; all see the same table and draw the same conclusion,
+so that none is left waiting for another. On CUDA the table is read one step late, from pinned memory, so that no step
+waits for the device.
 """
 
 import signal
@@ -15,13 +16,13 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from rrcm_dist.distributed.collectives import first_problem, gather_over_ranks, ranks
+from rrcm_dist.distributed.collectives import first_problem, gather_objects, gather_over_ranks
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import RunFailure
 from rrcm_dist.files import write_json
+from rrcm_dist.training.spikes import SpikeWatch
 
 SHOWN_KEYS = 6
 SECONDS_BEFORE_SECOND_INTERRUPT = 2.0
@@ -34,15 +35,15 @@ class _Watched:
     keys: Sequence[str]
     problem: str
     table: Tensor
-    """bool (ranks, 3) on the host: not finite, asked to stop, has a problem; complete once `ready`."""
+    """float32 (ranks, 4) on the host: flags not finite, asked to stop, has a problem; loss. Complete once `ready`."""
     ready: torch.cuda.Event | None
 
 
 class Guard:
     """Watches every step of a run."""
 
-    def __init__(self, world: World, folder: Path) -> None:
-        self._world, self._folder = world, folder
+    def __init__(self, world: World, folder: Path, spikes: SpikeWatch | None = None) -> None:
+        self._world, self._folder, self._spikes = world, folder, spikes
         self._delay = 0 if world.device.type == "cpu" else 1
         self._watched: deque[_Watched] = deque()
         self._asked_at: float | None = None
@@ -62,17 +63,18 @@ class Guard:
 
         Args:
             step: which step.
-            numbers: scalars on the device that must be finite: loss, gradient norm.
+            numbers: scalars on the device that must be finite: the rank's loss, and then others (gradient norm).
             keys: of the rank's samples.
             problem: what is wrong on this rank, or ''.
 
-        Raises `RunFailure` on every rank, naming step, ranks and sample keys where a number is not finite, or telling
-        a rank's problem.
+        Raises `RunFailure` on every rank, naming step, ranks and sample keys where a number is not finite, telling a
+        rank's problem, or as `SpikeWatch` does.
         """
         device = self._world.device
-        finite = torch.stack([number.detach().float() for number in numbers]).isfinite().all()
-        said = [torch.full((), flag, device=device) for flag in (self._asked_at is not None, bool(problem))]
-        table = gather_over_ranks(torch.stack([~finite, *said])[None].byte())
+        values = torch.stack([number.detach().float() for number in numbers])
+        not_finite = (~values.isfinite().all()).float()
+        said = [torch.full((), float(flag), device=device) for flag in (self._asked_at is not None, bool(problem))]
+        table = gather_over_ranks(torch.stack([not_finite, *said, values[0]])[None])
         self._watched.append(_Watched(step, keys, problem, *_to_host(table)))
         return self._look() if len(self._watched) > self._delay else False
 
@@ -85,18 +87,18 @@ class Guard:
         watched = self._watched.popleft()
         if watched.ready is not None:
             watched.ready.synchronize()
-        not_finite, asked, has_problem = watched.table.bool().unbind(dim=1)
-        if not_finite.any():
-            raise self._not_finite(watched, not_finite.nonzero().flatten().tolist())
-        if has_problem.any():
+        not_finite, asked, has_problem, losses = zip(*watched.table.tolist(), strict=True)
+        if any(not_finite):
+            raise self._not_finite(watched, [rank for rank, flag in enumerate(not_finite) if flag])
+        if any(has_problem):
             raise RunFailure(first_problem(watched.problem))
-        return bool(asked.any())
+        if self._spikes is not None:
+            self._spikes.look(watched.step, sum(losses) / len(losses), watched.keys)
+        return any(asked)
 
     def _not_finite(self, watched: _Watched, bad_ranks: list[int]) -> RunFailure:
-        all_keys: list[Sequence[str]] = [list(watched.keys)] * ranks()
-        if ranks() > 1:
-            dist.all_gather_object(all_keys, list(watched.keys))
-        bad_keys = {f"rank {rank}": list(all_keys[rank]) for rank in bad_ranks}
+        all_keys = gather_objects(list(watched.keys))
+        bad_keys = {f"rank {rank}": all_keys[rank] for rank in bad_ranks}
         file = self._folder / f"not-finite-step-{watched.step}.json"
         if self._world.is_main:
             write_json(file, {"step": watched.step, "keys": bad_keys})

@@ -10,6 +10,7 @@ from rrcm_dist.distributed.world import World
 from rrcm_dist.models.rrcm import autocast
 from rrcm_dist.noise import conditioning_level
 from rrcm_dist.training.evaluation import HeldOutImages, Outputs, held_out_index
+from rrcm_dist.training.probe import LinearProbe
 
 QUERIES_AT_A_TIME = 1024
 
@@ -48,8 +49,11 @@ class KnnEvaluation:
         self._images: tuple[HeldOutImages, HeldOutImages] | None = None
 
     @torch.no_grad()
-    def run(self, network: nn.Module) -> dict[str, float]:
-        """Accuracy by 'knn_sigma_…'; empty where the recipe names no held-out data. Every rank must call it."""
+    def run(self, network: nn.Module, probe: LinearProbe | None = None) -> dict[str, float]:
+        """Accuracy by 'knn_sigma_…' and, of a probe on the same representations, by 'probe_sigma_…'.
+
+        Empty where the recipe names no held-out data. Every rank must call it.
+        """
         if self._held_out is None:
             return {}
         bank, queries = self._load(self._held_out)
@@ -63,6 +67,8 @@ class KnnEvaluation:
                 len(self._train.classes), config.neighbours, config.temperature,
             )  # fmt: skip
             results[f"knn_sigma_{sigma:g}"] = (predicted == queries.labels).float().mean().item()
+            if probe is not None:
+                results[f"probe_sigma_{sigma:g}"] = probe.accuracy(representations, queries.labels)
         return results
 
     def _represent(self, network: nn.Module, sigma: float) -> Outputs:

@@ -1,11 +1,35 @@
-"""Noise of a training step, drawn canonical stream by canonical stream, so that ranks do not change it."""
+"""Noise of a training step and its level, drawn so that ranks do not change them."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.distributed.world import World
-from rrcm_dist.random_streams import NormalStream, Purpose
+from rrcm_dist.noise import grid
+from rrcm_dist.random_streams import NormalStream, Purpose, numpy_generator
+from rrcm_dist.schedules import grid_points
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """Levels t of a pre-training step, the same for the whole global batch."""
+
+    index: int
+    """i: the drawn point of the step's grid, 0 the noisiest."""
+    t_min: float
+    noisier: float
+    """t_i."""
+    less_noisy: float
+    """t_(i+1)."""
+
+
+def pretraining_levels(recipe: PretrainConfig, step: int, total_steps: int) -> NoiseLevels:
+    """The levels of a step; its index is drawn alike on every rank."""
+    levels = grid(recipe.noise, grid_points(step, total_steps, recipe.noise))
+    index = int(numpy_generator(Purpose.NOISE_LEVEL, recipe.seed, step).integers(len(levels) - 1))
+    return NoiseLevels(index, float(levels[-1]), float(levels[index]), float(levels[index + 1]))
 
 
 def training_noise(

@@ -10,6 +10,7 @@ from rrcm_dist.distributed.world import World
 from rrcm_dist.training.knn import KnnEvaluation
 from rrcm_dist.training.loop import Training
 from rrcm_dist.training.pretraining_step import PretrainingStep
+from rrcm_dist.training.probe import LinearProbe
 from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
 
 
@@ -18,7 +19,9 @@ def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
     index, order = dealt_samples(recipe, world)
     total_steps, warmup_steps = steps_in_all_and_of_warmup(recipe, order)
     knn = KnnEvaluation(recipe, index, world)
-    step = PretrainingStep(recipe, total_steps, world)
+    classes = len(index.classes)
+    probe = LinearProbe(recipe.encoder.width, classes, recipe.probe, world) if recipe.probe.on else None
+    step = PretrainingStep(recipe, total_steps, world, probe)
 
     def batches(start_step: int) -> Iterator[PretrainingBatch]:
         steps, pinned = total_steps - start_step, world.device.type == "cuda"
@@ -28,7 +31,7 @@ def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
         recipe=recipe,
         step=step,
         batches=batches,
-        evaluate=lambda: knn.run(step.engine.network),
+        evaluate=lambda: knn.run(step.engine.network, probe),
         total_steps=total_steps,
         warmup_steps=warmup_steps,
         evaluate_every=recipe.knn.every,

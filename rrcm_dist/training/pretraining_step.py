@@ -1,7 +1,7 @@
 """A step of pre-training: the rRCM loss over the exact global batch, whatever fits in memory (gradient caching)."""
 
-import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,29 +10,37 @@ from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.batches import PretrainingBatch
 from rrcm_dist.data.photometric import apply_photometric
 from rrcm_dist.distributed.world import World
+from rrcm_dist.errors import InvalidInput
 from rrcm_dist.models.attention import use_attention
 from rrcm_dist.models.rrcm import PretrainingNetwork
-from rrcm_dist.models.weights import load_into, read_weights
-from rrcm_dist.noise import grid
 from rrcm_dist.objectives.pretraining import pretraining_loss
-from rrcm_dist.random_streams import Purpose, numpy_generator
-from rrcm_dist.schedules import grid_points, target_rate
+from rrcm_dist.schedules import target_rate
+from rrcm_dist.training.averages import WeightAverages
+from rrcm_dist.training.checkpoints import read_network, read_resume_state
 from rrcm_dist.training.engine import Engine
-from rrcm_dist.training.noise_draws import training_noise
+from rrcm_dist.training.noise_draws import pretraining_levels, training_noise
 from rrcm_dist.training.parameter_groups import one_group
+from rrcm_dist.training.probe import LinearProbe
+from rrcm_dist.training.target import TargetNetwork
 
 
 class PretrainingStep:
     """Online and target network, and what a step does to them. Passes per image: 3 with gradient, 1 + 2 without."""
 
-    def __init__(self, recipe: PretrainConfig, total_steps: int, world: World) -> None:
-        self._recipe, self._total_steps, self._world = recipe, total_steps, world
+    trained = "online"
+
+    def __init__(
+        self, recipe: PretrainConfig, total_steps: int, world: World, probe: LinearProbe | None = None
+    ) -> None:
+        """`probe`: learns from the step's representations, if there is one."""
+        self._recipe, self._total_steps, self._world, self._probe = recipe, total_steps, world, probe
         settings = recipe.training
         network = PretrainingNetwork(recipe.encoder, recipe.projector, recipe.noise, recipe.seed, settings.precision)
         use_attention(network, settings.attention, world.device)
-        self._target = copy.deepcopy(network).requires_grad_(False).to(world.device)
+        self._target = TargetNetwork(network, settings, world)
         groups = one_group(network, recipe.optimizer.weight_decay)
         self.engine = Engine(network, groups, recipe.optimizer, settings, world)
+        self.averages = WeightAverages(self.engine, settings.averages)
 
     def backward(self, batch: PretrainingBatch, step: int) -> dict[str, Tensor]:
         """Gradients of the step's loss: the first micro-batch with its graph, the others by their cached gradients.
@@ -53,27 +61,39 @@ class PretrainingStep:
         if cached is not None:
             self._push_cached_gradients(views, others, cached)
         parts = {"contrastive": loss.contrastive.mean(), "consistency": loss.consistency.mean()}
+        if self._probe is not None:
+            parts |= self._probe.learn(representations[0], batch.labels.to(self._world.device, non_blocking=True))
         return {"loss": loss.mean, **parts}
+
+    def describe(self, step: int) -> dict[str, Any]:
+        """Noise levels of a step."""
+        levels = pretraining_levels(self._recipe, step, self._total_steps)
+        return {"noise_index": levels.index, "noisier_t": levels.noisier, "less_noisy_t": levels.less_noisy}
 
     def after_update(self, step: int) -> None:
         """Move the target's parameters towards the online ones; its batch norms have statistics of their own."""
-        rate = target_rate(step, self._total_steps, self._recipe.target)
+        self._target.follow(self.engine.network, target_rate(step, self._total_steps, self._recipe.target))
 
-        @torch.no_grad()
-        def average() -> None:
-            targets: list[Tensor] = list(self._target.parameters())
-            torch._foreach_lerp_(targets, [p.detach() for p in self.engine.network.parameters()], 1 - rate)
+    def networks(self) -> dict[str, dict[str, Tensor]]:
+        """Online and target network; see `Step`."""
+        return {"online": self.engine.weights(), "target": self._target.weights()}
 
-        self.engine.with_whole_parameters(average)
-
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """Online and target network."""
-        return {"online": self.engine.weights(), "target": dict(self._target.state_dict())}
+    def resume_state(self) -> dict[str, dict[str, Tensor]]:
+        """The probe with its optimiser; see `Step`."""
+        if self._probe is None:
+            return {}
+        # Copied: it is written while the next steps move it.
+        return {"probe": {name: value.to("cpu", copy=True) for name, value in self._probe.state().items()}}
 
     def load(self, checkpoint: Path) -> None:
-        """The target network of a checkpoint; the online one is in the engine's state."""
-        file = checkpoint / "target.safetensors"
-        load_into(self._target, read_weights(file).tensors, str(file))
+        """The target network and the probe of a checkpoint; a probe that was not there then begins now."""
+        target = read_network(checkpoint, "target")
+        if target is None:
+            raise InvalidInput(f"{checkpoint} holds no target network: it is not of a pre-training run")
+        self._target.load(target)
+        probe = read_resume_state(checkpoint, "probe")
+        if self._probe is not None and probe is not None:
+            self._probe.load(probe)
 
     def _micro_batches(self, rows: int) -> list[slice]:
         size = self._recipe.training.micro_batch or rows
@@ -82,8 +102,11 @@ class PretrainingStep:
     @torch.no_grad()
     def _keys(self, views: "NoisyViews", micro_batches: list[slice]) -> tuple[Tensor, Tensor]:
         """Target projections (2, n, output) of views A and B, and online representations (n, D) of view Q."""
-        encoded = [self._target(*views.target(rows))[0] for rows in micro_batches]
-        target_projections = self._target.projector(torch.cat(encoded, dim=1))
+        first, *others = micro_batches
+        encoded = [self._target(*views.target(rows))[0] for rows in others]
+        target_projections = self._target(
+            *views.target(first), others=torch.cat(encoded, dim=1) if others else None, project=2
+        )[1]
         less_noisy = [self.engine(*views.less_noisy(rows))[0][0] for rows in micro_batches]
         return target_projections, torch.cat(less_noisy)
 
@@ -115,14 +138,8 @@ class NoisyViews:
         self, batch: PretrainingBatch, step: int, total_steps: int, recipe: PretrainConfig, world: World
     ) -> None:
         self._device = world.device
-        levels = grid(recipe.noise, grid_points(step, total_steps, recipe.noise))
-        # One index for the whole global batch, drawn alike on every rank.
-        index = int(numpy_generator(Purpose.NOISE_LEVEL, recipe.seed, step).integers(len(levels) - 1))
-        self._t_min, self._t_noisier, self._t_less_noisy = (
-            float(levels[-1]),
-            float(levels[index]),
-            float(levels[index + 1]),
-        )
+        levels = pretraining_levels(recipe, step, total_steps)
+        self._t_min, self._t_noisier, self._t_less_noisy = levels.t_min, levels.noisier, levels.less_noisy
         self._noise = training_noise(recipe, world, step, batch.plain.shape)
         self._plain = self._to_device(batch.plain)
         self._a = self._augmented(batch.view_a, batch.photometric_a)

@@ -1,7 +1,7 @@
 """A run's folder explains itself:
 
 recipe.yaml            the resolved recipe
-environment.json       versions, git commit, command, ranks: one entry for each time the run was started
+environment.json       versions, git commit, command, ranks, device's peak: one entry for each time the run was started
 metrics.jsonl          one JSON object a line: step, samples_seen, and the metrics
 checkpoints/
     latest             name of the newest checkpoint
@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,9 @@ from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_json, write_text
+from rrcm_dist.models.checkpoint_files import own_metadata
+from rrcm_dist.training.checkpoints import Progress
+from rrcm_dist.training.utilisation import DevicePeak
 
 PACKAGES = ("rrcm-dist", "torch", "torchvision", "timm", "deepspeed", "numpy", "xformers", "webdataset")
 
@@ -45,30 +49,49 @@ FREE_KEYS = (
 class RunFolder:
     """The folder of one training run, on the rank that writes."""
 
-    def __init__(self, recipe: PretrainConfig | FinetuneConfig, data_identity: str) -> None:
+    def __init__(self, recipe: PretrainConfig | FinetuneConfig, data_identity: str, allow: Sequence[str] = ()) -> None:
+        """`allow`: keys, or beginnings of keys, in which the run that the folder holds may differ from `recipe`."""
         self.path = Path(recipe.output)
         self.checkpoints = self.path / "checkpoints"
         self._metrics, self._data = self.path / "metrics.jsonl", self.path / "data.json"
-        self._recipe, self._data_identity = recipe, {"train": data_identity}
+        self._recipe, self._data_identity, self._allow = recipe, {"train": data_identity}, tuple(allow)
 
     def check(self) -> None:
         """Raise `InvalidInput` if the folder holds another run, naming the keys in which they differ."""
         if self.path.exists() and not self.path.is_dir():
             raise InvalidInput(f"output {self.path} is a file; name a folder")
-        refuse_other_recipe(self._recipe)
-        if self._data.exists() and json.loads(self._data.read_text()) != self._data_identity:
+        refuse_other_recipe(self._recipe, self._allow)
+        if self._data.exists():
+            self._refuse_other_data(json.loads(self._data.read_text()).get("train"), str(self.path))
+
+    def check_checkpoint(self, checkpoint: Path, progress: Progress) -> None:
+        """Raise `InvalidInput` if a checkpoint is of another run, naming the keys in which they differ.
+
+        One that was copied here may be of another run than the folder.
+        """
+        for file in sorted(checkpoint.glob("*.safetensors")):
+            metadata = own_metadata(file)
+            if metadata is not None:
+                _refuse_differences(dump_recipe(metadata.recipe), self._recipe, self._allow, str(checkpoint))
+        if progress.data:
+            self._refuse_other_data(progress.data, str(checkpoint))
+
+    def _refuse_other_data(self, identity: str | None, where: str) -> None:
+        if identity != self._data_identity["train"] and not "data.train".startswith(self._allow or ("-",)):
             raise InvalidInput(
-                f"{self.path} holds a run on other data than {self._recipe.data.train} (other samples or shards): "
-                "give another output, or the shards that it was started with"
+                f"{where} holds a run on other data than {self._recipe.data.train} (other samples or shards): give "
+                "another output, or the shards that it was started with; --allow data.train goes on with these"
             )
 
-    def open(self, start_step: int, ranks: int) -> None:
+    def open(self, start_step: int, ranks: int, peak: DevicePeak) -> None:
         """Write the recipe and what this start runs on; forget metrics of steps that will be done again."""
         write_text(self.path / "recipe.yaml", dump_recipe(self._recipe))
         write_json(self._data, self._data_identity)
         file = self.path / "environment.json"
         starts = json.loads(file.read_text()) if file.exists() else []
-        write_json(file, [*starts, {"start_step": start_step, "ranks": ranks, **_environment()}])
+        tflops = None if peak.flops is None else round(peak.flops / 1e12, 4)
+        device = {"device_tflops": tflops, "device_tflops_source": peak.source}
+        write_json(file, [*starts, {"start_step": start_step, "ranks": ranks, **device, **_environment()}])
         if self._metrics.exists():
             lines = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= start_step]
             write_text(self._metrics, "".join(line + "\n" for line in lines))
@@ -79,13 +102,22 @@ class RunFolder:
             file.write(json.dumps(metrics) + "\n")
 
 
-def refuse_other_recipe(recipe: PretrainConfig | FinetuneConfig) -> None:
-    """Raise `InvalidInput` if its folder holds a run of another recipe, naming the keys in which they differ."""
+def refuse_other_recipe(recipe: PretrainConfig | FinetuneConfig, allow: Sequence[str] = ()) -> None:
+    """Raise `InvalidInput` if its folder holds a run of another recipe, naming the keys in which they differ.
+
+    `allow`: keys, or beginnings of keys, that may differ besides those that change nothing of the run.
+    """
     stored = Path(recipe.output) / "recipe.yaml"
-    if stored.exists() and (changed := differences(stored.read_text(), recipe, FREE_KEYS)):
+    if stored.exists():
+        _refuse_differences(stored.read_text(), recipe, allow, str(recipe.output))
+
+
+def _refuse_differences(stored: str, recipe: PretrainConfig | FinetuneConfig, allow: Sequence[str], where: str) -> None:
+    if changed := differences(stored, recipe, (*FREE_KEYS, *allow)):
+        keys = " ".join(f"--allow {change.split(':')[0]}" for change in changed)
         raise InvalidInput(
-            f"{recipe.output} holds a run of another recipe ({'; '.join(changed)}): "
-            "give another output, or the recipe that it was started with"
+            f"{where} holds a run of another recipe ({'; '.join(changed)}): give another output, or the recipe that it "
+            f"was started with; {keys} goes on with the new values"
         )
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tiny import finetune_recipe, pretrain_recipe
 
 from rrcm_dist.config.load import dump_recipe
+from rrcm_dist.training.metrics import MEASURED
 
 STEPS = 14
 TRAIN = "from rrcm_dist.cli.main import main; main()"
@@ -55,7 +56,7 @@ def weights_of(run: Path) -> dict:
 
 def metrics_of(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
 
 
 def assert_same_end(undisturbed: Path, resumed: Path) -> None:

@@ -20,6 +20,7 @@ from rrcm_dist.errors import RunFailure
 from rrcm_dist.tracking import ID_FILE
 from rrcm_dist.training.metrics import Metrics
 from rrcm_dist.training.tracking import Tracker
+from rrcm_dist.training.utilisation import DevicePeak
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
 
@@ -97,7 +98,7 @@ class Lines:
 
 def test_numbers_that_json_does_not_have_are_null(digits: Path, tmp_path: Path) -> None:
     lines = Lines()
-    metrics = Metrics(pretrain_recipe(digits, tmp_path), lines, ALONE)  # type: ignore[arg-type]
+    metrics = Metrics(pretrain_recipe(digits, tmp_path), lines, ALONE, DevicePeak(1e9, "a test"))  # type: ignore[arg-type]
     metrics.add({"loss": torch.tensor(math.nan), "contrastive": torch.tensor(0.5)})
     metrics.log_steps(1, lr=math.inf)
     metrics.log_evaluation(1, {"knn_sigma_0": math.nan, "knn_sigma_0.5": 0.25})
