@@ -114,7 +114,7 @@ def _recipe(index: DatasetIndex) -> tuple[PretrainConfig, SampleOrder]:
             "name": "loader", "output": "none",
             "encoder": {"image_size": SIZE, "patch": 16, "width": 8, "depth": 1, "heads": 1},
             "projector": {"hidden": 8},
-            "data": {"train": str(index.folder), "streams": 1, "workers": 0},
+            "data": {"train": index.place, "streams": 1, "workers": 0},
             "optimizer": {"lr": 1e-4},
             "training": {"steps": 1, "batch": BATCH},
         }

@@ -1,7 +1,6 @@
 """`python -m shards info`."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +9,7 @@ from rrcm_dist.files import gigabytes
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a dataset.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a dataset.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Show what a dataset holds: samples, classes, shards, bytes, formats, sizes of images."""

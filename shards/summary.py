@@ -2,24 +2,24 @@
 
 import io
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from rrcm_dist.data.index import DatasetIndex, load_index, read_header
+from rrcm_dist.data.raw_reading import raw_reader
 
 IMAGES_LOOKED_AT = 200
 
 
-def summarize(folder: Path) -> dict[str, Any]:
+def summarize(place: str) -> dict[str, Any]:
     """Figures of the dataset as JSON values; sizes are of up to `IMAGES_LOOKED_AT` images, evenly spaced."""
-    header = read_header(folder)
-    index = load_index(folder)
+    header = read_header(place)
+    index = load_index(place)
     shard_bytes = [shard.bytes for shard in index.shards]
     return {
-        "folder": str(folder),
+        "folder": place,
         "samples": len(index),
         "classes": len(index.classes),
         "class_names": list(index.classes),
@@ -42,15 +42,13 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 def _images(index: DatasetIndex) -> dict[str, Any]:
     """Sizes and colour modes as stored, before any rotation that EXIF asks for."""
-    rows = np.unique(np.linspace(0, len(index) - 1, IMAGES_LOOKED_AT).astype(np.int64))
+    rows = np.unique(np.linspace(0, len(index) - 1, IMAGES_LOOKED_AT).astype(np.int64)).tolist()
+    reader = raw_reader(index)
+    reader.expect(rows)
     widths, heights, modes = [], [], Counter[str]()
     for row in rows:
-        shard = index.folder / index.shards[index.shard_of[row]].name
-        with open(shard, "rb") as file:
-            file.seek(int(index.offset[row]))
-            data = file.read(int(index.length[row]))
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(reader.read(row))) as image:
                 widths.append(image.width)
                 heights.append(image.height)
                 modes[image.mode] += 1

@@ -3,8 +3,10 @@
 import hashlib
 import mmap
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,14 @@ from rrcm_dist.data.index import (
     contradictions,
     read_header,
     read_samples,
+    samples_file,
 )
-from rrcm_dist.errors import RunFailure
+from rrcm_dist.data.stores import StoreSettings
+from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.files import sha256
 from rrcm_dist.progress import progress_bar
+from rrcm_dist.storage.failures import NotInStore
+from rrcm_dist.storage.store import is_url, open_store
 from shards.images import UnreadableImageError, decoded
 from shards.tar_writer import BLOCK, END, Row, label_member, padding
 from shards.workers import each
@@ -40,7 +46,7 @@ class Verified:
 class ShardCheck:
     """One shard to look at; goes to a worker process."""
 
-    folder: Path
+    place: str
     shard: Shard
     first_row: int
     rows: tuple[Row, ...] | None
@@ -48,17 +54,17 @@ class ShardCheck:
     decode: bool
 
 
-def verify(folder: Path, decode: bool, jobs: int) -> Verified:
+def verify(place: str, decode: bool, jobs: int) -> Verified:
     """Compare every shard with the index, byte for byte; with `decode`, decode every image as well.
 
     Raises `InvalidInput` where there is no dataset and `RunFailure` where index.json itself cannot be read; everything
     else is among the problems.
     """
-    header = read_header(folder)
-    index, problems = _samples(folder, header)
-    problems += _unlisted(folder, header["shards"])
+    header = read_header(place)
+    index, problems = _samples(place, header)
+    problems += _unlisted(place, header["shards"])
     samples = {shard.name: shard.samples for shard in header["shards"]}
-    checks = _checks(folder, header["shards"], index, decode)
+    checks = _checks(place, header["shards"], index, decode)
     found: dict[str, list[str]] = {}
     with progress_bar("verifying", sum(samples.values()), unit="samples") as bar:
         for name, in_shard in each(check_shard, checks, min(jobs, max(1, len(samples)))):
@@ -68,16 +74,17 @@ def verify(folder: Path, decode: bool, jobs: int) -> Verified:
     return Verified(sum(samples.values()), len(samples), tuple(problems))
 
 
-def _samples(folder: Path, header: dict[str, Any]) -> tuple[DatasetIndex | None, list[str]]:
+def _samples(place: str, header: dict[str, Any]) -> tuple[DatasetIndex | None, list[str]]:
     """samples.npz as far as it can be read, and what is wrong with it."""
-    path = folder / SAMPLES_FILE
-    if not path.is_file():
-        return None, [f"{SAMPLES_FILE} is missing"]
     problems = []
-    if sha256(path) != header["samples_sha256"]:
-        problems.append(f"{SAMPLES_FILE} is damaged: its sha256 is not the one in index.json")
+    store = StoreSettings()
     try:
-        index = read_samples(folder, header)
+        with samples_file(place, header, store) as path:
+            if sha256(path) != header["samples_sha256"]:
+                problems.append(f"{SAMPLES_FILE} is damaged: its sha256 is not the one in index.json")
+            index = read_samples(path, header, place, store)
+    except InvalidInput:
+        return None, [f"{SAMPLES_FILE} is missing"]
     except RunFailure as error:
         return None, [*problems, str(error)]
     problems += contradictions(index, header["samples"])
@@ -86,13 +93,16 @@ def _samples(folder: Path, header: dict[str, Any]) -> tuple[DatasetIndex | None,
     return index, problems
 
 
-def _unlisted(folder: Path, shards: tuple[Shard, ...]) -> list[str]:
+def _unlisted(place: str, shards: tuple[Shard, ...]) -> list[str]:
     listed = {shard.name for shard in shards}
-    extra = sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
-    return [f"{name}: the index does not list this shard" for name in extra]
+    with suppress(InvalidInput):  # by http, listing is often not allowed
+        there = open_store(place).names() if is_url(place) else [path.name for path in Path(place).glob("*.tar")]
+        extra = sorted(name for name in there if name.endswith(".tar") and name not in listed)
+        return [f"{name}: the index does not list this shard" for name in extra]
+    return []
 
 
-def _checks(folder: Path, shards: tuple[Shard, ...], index: DatasetIndex | None, decode: bool) -> Iterator[ShardCheck]:
+def _checks(place: str, shards: tuple[Shard, ...], index: DatasetIndex | None, decode: bool) -> Iterator[ShardCheck]:
     first = 0
     for shard in shards:
         span = slice(first, first + shard.samples)
@@ -100,24 +110,39 @@ def _checks(folder: Path, shards: tuple[Shard, ...], index: DatasetIndex | None,
         if index is not None:
             columns = (index.keys[span], index.label[span], index.offset[span], index.length[span], index.crc32[span])
             rows = tuple(Row(*values) for values in zip(*(column.tolist() for column in columns), strict=True))
-        yield ShardCheck(folder, shard, first, rows, decode)
+        yield ShardCheck(place, shard, first, rows, decode)
         first += shard.samples
 
 
 def check_shard(check: ShardCheck) -> tuple[str, list[str]]:
     """The shard's name and its problems."""
-    path, shard = check.folder / check.shard.name, check.shard
-    if not path.is_file():
-        return shard.name, [f"the shard is missing ({shard.samples} samples)"]
+    shard = check.shard
     try:
-        with open(path, "rb") as file:
-            size = path.stat().st_size
-            if size == 0:
-                return shard.name, [f"the shard is empty where the index says {shard.bytes} bytes"]
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return shard.name, _compare(data, check)
+        with _local(check) as path:
+            return shard.name, _compare_file(path, check)
+    except (NotInStore, FileNotFoundError):
+        return shard.name, [f"the shard is missing ({shard.samples} samples)"]
     except OSError as error:
         return shard.name, [f"the shard cannot be read: {error.strerror or error}"]
+
+
+@contextmanager
+def _local(check: ShardCheck) -> Iterator[Path]:
+    """The shard on this machine; out of a store it is copied to where temporary files are, for as long as needed."""
+    if not is_url(check.place):
+        yield Path(check.place) / check.shard.name
+        return
+    with tempfile.TemporaryDirectory(prefix="rrcm-verify-") as folder:
+        path = Path(folder) / check.shard.name
+        open_store(check.place).download(check.shard.name, path)
+        yield path
+
+
+def _compare_file(path: Path, check: ShardCheck) -> list[str]:
+    if path.stat().st_size == 0:
+        return [f"the shard is empty where the index says {check.shard.bytes} bytes"]
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _compare(data, check)
 
 
 def _compare(data: mmap.mmap, check: ShardCheck) -> list[str]:

@@ -1,7 +1,6 @@
 """`python -m shards verify`."""
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ from rrcm_dist.errors import RunFailure
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a dataset.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder or URL of a dataset.")],
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image as well (slower).")] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes, one a core if not given.", show_default=False)

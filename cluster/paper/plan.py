@@ -16,6 +16,7 @@ from rrcm_dist.config.paper import paper_recipes
 from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PaperConfig, PretrainConfig
 from rrcm_dist.data.index import INDEX_FILE
 from rrcm_dist.files import write_text
+from rrcm_dist.storage.store import is_url
 
 KIND: Final = "paper"
 
@@ -68,7 +69,7 @@ class Paper:
 def plan_paper(recipe: PaperConfig) -> Paper:
     """The stages of a recipe. Raises `InvalidInput` where the recipe of a stage cannot be."""
     folder, recipes = Path(recipe.output), paper_recipes(recipe)
-    checks = [_shards_check(folder, name, Path(getattr(recipe, name))) for name in ("train", "held_out")]
+    checks = [_shards_check(folder, name, getattr(recipe, name)) for name in ("train", "held_out")]
     pretrain = Stage("pretrain", _training(folder, "pretrain", recipes.pretrain), tuple(c.name for c in checks))
     tunings = [
         Stage(name, _training(folder, name, tuned), (pretrain.name,))
@@ -99,10 +100,10 @@ def _certification(folder: Path, resolved: CertifyConfig) -> CertifyJob:
     return CertifyJob(str(stage_recipe(folder, "certificates")), (), resolved)
 
 
-def _shards_check(folder: Path, name: str, shards: Path) -> Stage:
-    command = ("-m", "shards", "verify", str(shards))
+def _shards_check(folder: Path, name: str, shards: str) -> Stage:
+    command, inputs = ("-m", "shards", "verify", shards), () if is_url(shards) else (Path(shards) / INDEX_FILE,)
     check = f"check-{name.replace('_', '-')}"
-    return Stage(check, SingleJob("shards", f"{folder.name}-{check}", folder / check, command, (shards / INDEX_FILE,)))
+    return Stage(check, SingleJob("shards", f"{folder.name}-{check}", folder / check, command, inputs))
 
 
 def _report(folder: Path, paper: PaperConfig, certify: CertifyConfig) -> SingleJob:

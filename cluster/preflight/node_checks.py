@@ -15,14 +15,19 @@ import rrcm_dist
 from cluster.preflight.reports import Finding
 from cluster.record.progress import newest_checkpoint
 from rrcm_dist.config.estimate import checkpoint_bytes, loader_queue_bytes
+from rrcm_dist.config.parts import DataConfig
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.data.index import load_index
+from rrcm_dist.data.raw_reading import raw_reader
+from rrcm_dist.data.stores import StoreSettings
 from rrcm_dist.errors import RRCMError
 from rrcm_dist.files import gigabytes
 
 PACKAGES = ("rrcm-dist", "torch", "deepspeed", "ray", "timm", "nvidia-nccl-cu12", "nvidia-nccl-cu13")
 DRIVER = Path("/proc/driver/nvidia/version")
 SHARED_MEMORY = Path("/dev/shm")
+STORE_SECONDS = 60.0
+"""How long a node's look at its shards waits for a store."""
 
 
 def cores(asked: int) -> Finding:
@@ -86,22 +91,24 @@ def shards(recipe: PretrainConfig | FinetuneConfig) -> Finding:
         if folder is None:
             continue
         try:
-            samples += _read_samples(folder, recipe.data.streams)
+            samples += _read_samples(folder, recipe.data)
         except (RRCMError, OSError) as error:
-            mend = "mount or copy the shards on the node, or mend the path in the recipe"
+            mend = "mount or copy the shards on the node, or mend the path or the store in the recipe"
             return Finding("shards", "unreadable", f"{key}: {error}", mend, shared=True)
     return Finding("shards", f"{samples:,} samples")
 
 
-def _read_samples(folder: str, count: int) -> int:
+def _read_samples(place: str, data: DataConfig) -> int:
     """Read as many samples as there are streams, evenly spaced over the shards; returns how many there are in all."""
-    index = load_index(folder)
-    for row in np.unique(np.linspace(0, len(index) - 1, count, dtype=np.int64)):
-        path = index.folder / index.shards[index.shard_of[row]].name
-        with open(path, "rb", buffering=0) as file:
-            data = os.pread(file.fileno(), int(index.length[row]), int(index.offset[row]))
-        if zlib.crc32(data) != int(index.crc32[row]):
-            raise OSError(f"sample {index.keys[row]} of {path} is damaged: `python -m shards verify {folder}`")
+    store = StoreSettings(data.cache, data.cache_gb, min(data.store_patience, STORE_SECONDS))
+    index = load_index(place, store)
+    reader = raw_reader(index)
+    rows = np.unique(np.linspace(0, len(index) - 1, data.streams, dtype=np.int64)).tolist()
+    reader.expect(rows)
+    for row in rows:
+        if zlib.crc32(reader.read(row)) != int(index.crc32[row]):
+            shard = f"{place}/{index.shards[index.shard_of[row]].name}"
+            raise OSError(f"sample {index.keys[row]} of {shard} is damaged: `python -m shards verify {place}`")
     return len(index)
 
 

@@ -1,10 +1,16 @@
 """What `--dry-run` does, for every command that has it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import typer
 
 from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PretrainConfig
+from rrcm_dist.errors import RRCMError
+from rrcm_dist.storage.store import is_url
+
+STORE_SECONDS = 10.0
+"""How long a store is waited for, for the number of its samples."""
 
 
 def show_costs(recipe: PretrainConfig | FinetuneConfig | CertifyConfig, gpus: int, gpu: str) -> None:
@@ -12,10 +18,15 @@ def show_costs(recipe: PretrainConfig | FinetuneConfig | CertifyConfig, gpus: in
     from rrcm_dist.config.describe import describe
 
     shards = recipe.data if isinstance(recipe, CertifyConfig) else recipe.data.train
-    typer.echo(describe(recipe, gpus, gpu, _samples(Path(shards))))
+    typer.echo(describe(recipe, gpus, gpu, _samples(shards)))
 
 
-def _samples(folder: Path) -> int | None:
+def _samples(place: str) -> int | None:
     from rrcm_dist.data.index import INDEX_FILE, read_header
+    from rrcm_dist.data.stores import StoreSettings
 
-    return read_header(folder)["samples"] if (folder / INDEX_FILE).exists() else None
+    if is_url(place):
+        with suppress(RRCMError):  # a store that is out of reach here may be in reach where the run will be
+            return read_header(place, StoreSettings(patience=STORE_SECONDS))["samples"]
+        return None
+    return read_header(place)["samples"] if (Path(place) / INDEX_FILE).exists() else None

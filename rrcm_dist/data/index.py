@@ -1,6 +1,6 @@
 """The index of a folder of shards: which samples there are and where their bytes lie.
 
-A dataset is a folder:
+A dataset is a folder, or a place in a store (a URL) with the same files:
 
     index.json          format, version, classes, shards (name, bytes, sha256, samples), samples, sha256 of samples.npz,
                         and what made it (built, formats, quarantined)
@@ -14,17 +14,21 @@ the row and one ranged read of the shard; nothing needs the tar's own structure.
 
 import hashlib
 import json
+import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rrcm_dist.data.stores import StoreSettings, downloaded, sizes_in_store, text_from_store
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.files import sha256, whole_file, write_json
+from rrcm_dist.storage.store import is_url
 
 FORMAT = "rrcm-shards"
 VERSION = 1
@@ -53,7 +57,10 @@ class Shard:
 class DatasetIndex:
     """A dataset's index in memory; arrays have one entry per sample id."""
 
-    folder: Path
+    place: str
+    """Its folder or URL, as it was given."""
+    store: StoreSettings
+    """How it is read where it is a URL."""
     classes: tuple[str, ...]
     shards: tuple[Shard, ...]
     shard_of: np.ndarray
@@ -73,43 +80,40 @@ class DatasetIndex:
         return len(self.label)
 
 
-def load_index(folder: str | Path) -> DatasetIndex:
+def load_index(place: str | Path, store: StoreSettings | None = None) -> DatasetIndex:
     """Read and check a dataset's index, and that its shards are there in full length (their bytes: `shards verify`).
 
-    Raises `InvalidInput` where the folder or its index is missing or of another version, and `RunFailure` where the
-    index is damaged, holds no sample, or a shard is missing or of another length; each says how to mend it.
+    `place` is a folder or a URL; `store` says how a URL is read. Raises `InvalidInput` where the dataset or its index
+    is missing or of another version, and `RunFailure` where the index is damaged, holds no sample, or a shard is
+    missing or of another length, or where a store fails for long; each says how to mend it.
     """
-    folder = Path(folder)
-    header = read_header(folder)
-    expected = header["samples_sha256"]
-    if not (folder / SAMPLES_FILE).is_file():
-        raise InvalidInput(f"{folder / SAMPLES_FILE} is missing: copy the whole folder, or {_REBUILD}")
-    if sha256(folder / SAMPLES_FILE) != expected:
-        raise RunFailure(
-            f"{folder / SAMPLES_FILE} is damaged (its sha256 is not the index's): copy it again, or {_REBUILD}"
-        )
-    index = read_samples(folder, header)
+    store = store or StoreSettings()
+    header = read_header(place, store)
+    with samples_file(place, header, store) as path:
+        if sha256(path) != header["samples_sha256"]:
+            named = _named(place, SAMPLES_FILE)
+            raise RunFailure(f"{named} is damaged (its sha256 is not the index's): copy it again, or {_REBUILD}")
+        index = read_samples(path, header, place, store)
     problems = contradictions(index, header["samples"]) + absent_shards(index)
     if problems:
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-        raise RunFailure(f"{folder}: {problems[0]}{more}: copy the folder again, or {_REBUILD}")
+        raise RunFailure(f"{place}: {problems[0]}{more}: copy the folder again, or {_REBUILD}")
     return index
 
 
-def read_header(folder: str | Path) -> dict[str, Any]:
+def read_header(place: str | Path, store: StoreSettings | None = None) -> dict[str, Any]:
     """index.json as a dict whose format, version and fields have been checked; `shards` are `Shard`s.
 
     Raises `InvalidInput` where it is missing or of another format or version, `RunFailure` where it is damaged.
     """
-    folder = Path(folder)
-    path = folder / INDEX_FILE
-    if not path.is_file():
-        raise InvalidInput(_why_no_index(folder))
+    path = _named(place, INDEX_FILE)
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
+        header = json.loads(_header_text(place, store or StoreSettings()))
     except OSError as error:
         raise RunFailure(f"{path} cannot be read: {error.strerror}: mend its permissions or its disk") from error
     except ValueError as error:
+        if isinstance(error, InvalidInput):
+            raise
         raise RunFailure(f"{path} is damaged ({error}): copy it again, or {_REBUILD}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InvalidInput(
@@ -119,7 +123,7 @@ def read_header(folder: str | Path) -> dict[str, Any]:
         raise InvalidInput(f"{path} is of version {header.get('version')!r}, this program reads {VERSION}: {_REBUILD}")
     try:
         shards = tuple(
-            Shard(str(s["name"]), int(s["bytes"]), str(s["sha256"]), int(s["samples"])) for s in header["shards"]
+            Shard(str(s["name"]), int(s["bytes"]), _checksum(s["sha256"]), int(s["samples"])) for s in header["shards"]
         )
         classes = tuple(str(name) for name in header["classes"])
         return {
@@ -127,10 +131,30 @@ def read_header(folder: str | Path) -> dict[str, Any]:
             "shards": shards,
             "classes": classes,
             "samples": int(header["samples"]),
-            "samples_sha256": str(header["samples_sha256"]),
+            "samples_sha256": _checksum(header["samples_sha256"]),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise RunFailure(f"{path} is damaged (bad or missing field: {error}): copy it again, or {_REBUILD}") from error
+
+
+def _checksum(text: str) -> str:
+    """A SHA-256 as it stands in index.json; files of the cache are named by it."""
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError(f"{text!r} is no sha256")
+    return text
+
+
+def _header_text(place: str | Path, store: StoreSettings) -> str:
+    if is_url(place):
+        return text_from_store(str(place), INDEX_FILE, store)
+    folder = Path(place)
+    if not (folder / INDEX_FILE).is_file():
+        raise InvalidInput(_why_no_index(folder))
+    return (folder / INDEX_FILE).read_text(encoding="utf-8")
+
+
+def _named(place: str | Path, name: str) -> str:
+    return f"{str(place).rstrip('/')}/{name}"
 
 
 def _why_no_index(folder: Path) -> str:
@@ -143,30 +167,41 @@ def _why_no_index(folder: Path) -> str:
     return f"{folder} holds no {INDEX_FILE}: name a folder of shards, made by {_BUILD}"
 
 
-def read_samples(folder: str | Path, header: Mapping[str, Any]) -> DatasetIndex:
+@contextmanager
+def samples_file(place: str | Path, header: Mapping[str, Any], store: StoreSettings) -> Iterator[Path]:
+    """samples.npz on this machine: the folder's own, or the store's, downloaded. Raises `InvalidInput` if missing."""
+    if is_url(place):
+        with downloaded(str(place), SAMPLES_FILE, header["samples_sha256"], store) as path:
+            yield path
+        return
+    path = Path(place) / SAMPLES_FILE
+    if not path.is_file():
+        raise InvalidInput(f"{path} is missing: copy the whole folder, or {_REBUILD}")
+    yield path
+
+
+def read_samples(path: Path, header: Mapping[str, Any], place: str | Path, store: StoreSettings) -> DatasetIndex:
     """The samples of samples.npz under a header of `read_header`, unchecked but for the presence of every column.
 
     Raises `RunFailure` where the file cannot be read or its rows are not as many as the shards say.
     """
-    path = Path(folder) / SAMPLES_FILE
+    named = _named(place, SAMPLES_FILE)
     try:
         with np.load(path, allow_pickle=False) as file:
             columns = {name: file[name].astype(dtype) for name, dtype in COLUMNS.items()}
             keys = file["key"].astype(str)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RunFailure(f"{path} cannot be read ({error}): copy it again, or {_REBUILD}") from error
+        raise RunFailure(f"{named} cannot be read ({error}): copy it again, or {_REBUILD}") from error
     shards = header["shards"]
     rows = sum(shard.samples for shard in shards)
     for name, column in (*columns.items(), ("key", keys)):
         if len(column) != rows:
             raise RunFailure(
-                f"{path} has {len(column)} rows of {name} where the shards hold {rows} samples: copy the folder again, "
-                f"or {_REBUILD}"
+                f"{named} has {len(column)} rows of {name} where the shards hold {rows} samples: copy the folder "
+                f"again, or {_REBUILD}"
             )
     shard_of = np.repeat(np.arange(len(shards), dtype=np.int32), [shard.samples for shard in shards])
-    return DatasetIndex(
-        folder=Path(folder), classes=header["classes"], shards=shards, shard_of=shard_of, keys=keys, **columns
-    )
+    return DatasetIndex(str(place), store, header["classes"], shards, shard_of, keys=keys, **columns)
 
 
 def contradictions(index: DatasetIndex, samples: int) -> list[str]:
@@ -190,15 +225,24 @@ def contradictions(index: DatasetIndex, samples: int) -> list[str]:
 
 
 def absent_shards(index: DatasetIndex) -> list[str]:
-    """Shards that are missing or of another length than the index says, in words."""
+    """Shards that are missing or of another length than the index says, in words; in a store as far as it tells."""
+    names = [shard.name for shard in index.shards]
+    sizes = sizes_in_store(index.place, names, index.store) if is_url(index.place) else _sizes_here(index.place, names)
     found = []
     for shard in index.shards:
-        path = index.folder / shard.name
-        if not path.is_file():
+        if shard.name not in sizes:
+            continue
+        size = sizes[shard.name]
+        if size is None:
             found.append(f"{shard.name} is missing")
-        elif path.stat().st_size != shard.bytes:
-            found.append(f"{shard.name} has {path.stat().st_size} bytes where the index says {shard.bytes}")
+        elif size != shard.bytes:
+            found.append(f"{shard.name} has {size} bytes where the index says {shard.bytes}")
     return found
+
+
+def _sizes_here(folder: str, names: Sequence[str]) -> dict[str, int | None]:
+    paths = {name: Path(folder) / name for name in names}
+    return {name: path.stat().st_size if path.is_file() else None for name, path in paths.items()}
 
 
 def write_index(

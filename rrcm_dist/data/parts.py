@@ -5,9 +5,11 @@ import math
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
@@ -22,9 +24,12 @@ from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.data.order import SampleOrder
 from rrcm_dist.data.reading import SampleReader
 from rrcm_dist.errors import RRCMError, RunFailure
+from rrcm_dist.storage.store import is_url
 
 REPLACEMENTS = 16
 """Samples tried in place of one that cannot be decoded."""
+PARTS_AHEAD = 4
+"""Parts after the one it makes that a worker reads ahead from a store."""
 UNREADABLE = -1
 """Sample id of a row that holds no sample; its label and key mean nothing."""
 
@@ -41,6 +46,8 @@ class PartRequest(NamedTuple):
     sample_ids: np.ndarray
     batch_rows: int
     """Samples of the batch that this part belongs to."""
+    soon: np.ndarray = np.empty(0, dtype=np.int64)
+    """Samples that the same worker will be asked for next."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,19 @@ class StepRequests:
                 yield PartRequest(step, first, ids[first:end], len(self._rows))
 
 
+def told_ahead(requests: Iterable[PartRequest], workers: int) -> Iterator[PartRequest]:
+    """The requests, each with the samples of the `PARTS_AHEAD` that go to the same worker next: they take turns."""
+    turn = max(1, workers)
+    source, coming = iter(requests), deque[PartRequest]()
+    while True:
+        coming.extend(islice(source, turn * PARTS_AHEAD + 1 - len(coming)))
+        if not coming:
+            return
+        request = coming.popleft()
+        soon = [later.sample_ids for later in islice(coming, turn - 1, None, turn)]
+        yield request._replace(soon=np.concatenate([request.soon, *soon]))
+
+
 class PartMaker(Dataset, Generic[Batch, Sample]):
     """Makes parts on request. An error that the user can mend is returned, as raising loses its words on the way."""
 
@@ -102,6 +122,8 @@ class PartMaker(Dataset, Generic[Batch, Sample]):
         without it, that is an error.
         """
         self._index, self._reader = index, SampleReader(index)
+        self.from_store = is_url(index.place)
+        """Whether reading gains from knowing what comes next."""
         self._view, self._seed, self._replacements, self._blank = view, seed, replacements, blank
         self._collate: Callable[[Sequence[Sample], Labels], Batch] = collate
 
@@ -116,6 +138,7 @@ class PartMaker(Dataset, Generic[Batch, Sample]):
         ids: list[int] = []
         samples: list[Sample] = []
         failed: list[str] = []
+        self._reader.expect([*request.sample_ids.tolist(), *request.soon.tolist()])
         for row, sample_id in enumerate(request.sample_ids.tolist(), start=request.first_row):
             used_id, sample = self._sample(request.step, row, sample_id, failed)
             ids.append(used_id)
@@ -142,7 +165,7 @@ class PartMaker(Dataset, Generic[Batch, Sample]):
         tried = f"nor could the {self._replacements} after it" if self._replacements else "and none may stand in for it"
         raise RunFailure(
             f"sample {failed[-1 - self._replacements]} cannot be decoded, {tried}: "
-            f"`python -m shards verify {self._index.folder}` lists what is damaged; build those shards again"
+            f"`python -m shards verify {self._index.place}` lists what is damaged; build those shards again"
         )
 
 
@@ -199,7 +222,7 @@ def _part_loader(
     return DataLoader(
         maker,
         batch_size=None,
-        sampler=requests,
+        sampler=told_ahead(requests, workers) if maker.from_store else requests,
         num_workers=workers,
         collate_fn=_unchanged,
         generator=torch.Generator(),  # its seed for workers would otherwise be drawn from the process-wide state

@@ -22,6 +22,8 @@ SLOWEST_BYTES_PER_SECOND = 1e6
 """A store that is slower than this counts as stalled."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0
 SECONDS_BETWEEN_WARNINGS = 30.0
+REQUESTS_AT_ONCE = 48
+"""By one process; further ones wait for their turn before their time begins."""
 WRONG_ANSWERS = 3
 """After so many of them to one request, waiting will not mend it."""
 CHUNK_BYTES, CHUNKS_AT_ONCE = 16 << 20, 4
@@ -41,6 +43,7 @@ class RemoteStore:
     def __init__(self, url: str, patience: float) -> None:
         self.place, self._patience = url.rstrip("/"), patience
         self._answered = False
+        self._turns_of: tuple[int, Any] = (0, None)
         self._warned_at = -SECONDS_BETWEEN_WARNINGS
         filesystem_of(self.place)
 
@@ -80,16 +83,24 @@ class RemoteStore:
 
     def names(self, below: str = "") -> list[str]:
         """See `Store.names`."""
+        return sorted(self.listed_sizes(below))
 
-        async def ask(filesystem: Any, path: str) -> list[str]:
-            found = await filesystem._find(path)
+    def listed_sizes(self, below: str = "") -> dict[str, int | None]:
+        """As `names`, each with its bytes as far as the listing says them."""
+
+        async def ask(filesystem: Any, path: str) -> dict[str, int | None]:
+            found = await filesystem._find(path, detail=True)
             root = filesystem_of(self.place)[1]
-            return sorted(each[len(root) :].lstrip("/") for each in found if each.rstrip("/") != path)
+            return {
+                each[len(root) :].lstrip("/"): about.get("size")
+                for each, about in found.items()
+                if each.rstrip("/") != path
+            }
 
         try:
             return self._begin(below, ask).result()
         except NotInStore:
-            return []
+            return {}
 
     def download(self, name: str, to: Path, show: bool = False) -> None:
         """See `Store.download`."""
@@ -139,15 +150,17 @@ class RemoteStore:
         filesystem, root = filesystem_of(self.place)
         path = f"{root}/{name}" if name else root
         limit = ANSWER_SECONDS + number_of_bytes / SLOWEST_BYTES_PER_SECOND
-        work = self._persist(f"{self.place}/{name}", lambda: ask(filesystem, path), limit)
+        work = self._persist(name, lambda: ask(filesystem, path), limit)
         return asyncio.run_coroutine_threadsafe(work, filesystem.loop)
 
-    async def _persist(self, what: str, ask: Callable[[], Awaitable[Result]], limit: float) -> Result:
+    async def _persist(self, name: str, ask: Callable[[], Awaitable[Result]], limit: float) -> Result:
         """What `ask` answers within `limit` seconds; asked again, ever less often, until patience ends."""
+        what = f"{self.place}/{name}"
         start, pause, wrong = time.monotonic(), FIRST_PAUSE_SECONDS, 0
         while True:
             try:
-                answer = await asyncio.wait_for(ask(), min(limit, self._patience))
+                async with self._turns():
+                    answer = await asyncio.wait_for(ask(), min(limit, self._patience))
                 self._answered = True
                 return answer
             except Exception as error:
@@ -162,15 +175,22 @@ class RemoteStore:
                         f"the store {self.place} has failed for {waited:.0f} s (data.store_patience): {what}: "
                         f"{in_words(error)}: see whether it can be reached from {os.uname().nodename}, then run again"
                     ) from error
-                self._warn(what, error, waited)
+                self.warn(name, f"{in_words(error)} ({self._patience - waited:.0f} s of patience left)")
             await asyncio.sleep(min(pause * random.uniform(0.5, 1.0), self._patience - waited))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def _warn(self, what: str, error: Exception, waited: float) -> None:
+    def warn(self, name: str, problem: str) -> None:
+        """Tell the log that the store stalls or fails, unless it was told a short while ago."""
         now = time.monotonic()
         if now - self._warned_at >= SECONDS_BETWEEN_WARNINGS:
             self._warned_at = now
-            logger.warning(
-                "the store %s stalls or fails: %s: %s; asked again for %.0f more seconds",
-                self.place, what, in_words(error), self._patience - waited,
-            )  # fmt: skip
+            logger.warning("the store %s stalls or fails: %s: %s; it is asked again", self.place, name, problem)
+
+    def _turns(self) -> asyncio.Semaphore:
+        """Of this process; taken in its loop alone."""
+        if self._turns_of[0] != os.getpid():
+            self._turns_of = os.getpid(), asyncio.Semaphore(REQUESTS_AT_ONCE)
+        return self._turns_of[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_turns_of": (0, None)}

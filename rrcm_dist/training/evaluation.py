@@ -32,7 +32,7 @@ def held_out_index(data: DataConfig, train: DatasetIndex) -> DatasetIndex | None
     """The recipe's held-out shards, None where it names none; `InvalidInput` where their classes are not `train`'s."""
     if data.held_out is None:
         return None
-    index = named_index("data.held_out", data.held_out)
+    index = named_index("data.held_out", data.held_out, data)
     if index.classes != train.classes:
         raise InvalidInput(
             f"data.held_out {data.held_out} and data.train {data.train} have different classes "
@@ -71,7 +71,7 @@ class HeldOutImages:
             raise RunFailure(problem)
         everyones = gather_over_ranks(readable.to(world.device))[: len(chosen)].cpu()
         if not everyones.any():
-            raise RunFailure(f"none of {len(chosen)} images of {index.folder} can be decoded: verify the dataset")
+            raise RunFailure(f"none of {len(chosen)} images of {index.place} can be decoded: verify the dataset")
         self._kept = everyones.nonzero().flatten().to(world.device)
         """Positions, among the images of all ranks, of those that can be decoded."""
         self.labels = torch.from_numpy(index.label[chosen].astype(np.int64)).to(world.device)[self._kept]
@@ -87,7 +87,7 @@ class HeldOutImages:
 
     def _read(self, index: DatasetIndex, readable: Tensor, workers: int) -> None:
         """Fill the rank's images; one that cannot be decoded is black and not `readable`."""
-        size, title = self._images.shape[-1], f"reading {index.folder.name}"
+        size, title = self._images.shape[-1], f"reading {index.place.rstrip('/').rpartition('/')[2]}"
         start, done, total = time.monotonic(), 0, len(self._ids)
         with ExitStack() as stack:
             bar: Bar | None = None

@@ -1,23 +1,25 @@
 """Which samples a run trains on, in which order, and for how long."""
 
+from rrcm_dist.config.parts import DataConfig
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.data.index import DatasetIndex, load_index
 from rrcm_dist.data.order import SampleOrder
+from rrcm_dist.data.stores import StoreSettings
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
 
 
-def named_index(key: str, folder: str) -> DatasetIndex:
-    """The index of the folder that a key of the recipe names; an `InvalidInput` says which key."""
+def named_index(key: str, place: str, data: DataConfig) -> DatasetIndex:
+    """The index of the folder or URL that a key of the recipe names; an `InvalidInput` says which key."""
     try:
-        return load_index(folder)
+        return load_index(place, StoreSettings.of(data))
     except InvalidInput as error:
         raise InvalidInput(f"{key}: {error}") from error
 
 
 def dealt_samples(recipe: PretrainConfig | FinetuneConfig, world: World) -> tuple[DatasetIndex, SampleOrder]:
     """The training shards and their order; `InvalidInput` where batch, streams, ranks or samples do not fit."""
-    index = named_index("data.train", recipe.data.train)
+    index = named_index("data.train", recipe.data.train, recipe.data)
     samples = [shard.samples for shard in index.shards]
     data = recipe.data
     order = SampleOrder(samples, recipe.training.batch, data.streams, recipe.seed, data.shuffle_window)

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def contents(folder):
 
 
 def sample_bytes(index, row):
-    with open(index.folder / index.shards[index.shard_of[row]].name, "rb") as file:
+    with open(Path(index.place) / index.shards[index.shard_of[row]].name, "rb") as file:
         file.seek(int(index.offset[row]))
         return file.read(int(index.length[row]))
 

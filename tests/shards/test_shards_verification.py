@@ -12,7 +12,7 @@ from shards.verification import verify
 
 
 def problems(folder, decode=False, jobs=1):
-    return list(verify(folder, decode, jobs).problems)
+    return list(verify(str(folder), decode, jobs).problems)
 
 
 def flip(path, position):
@@ -44,7 +44,7 @@ def set_row(row, value):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_sound_dataset_has_no_problem(dataset, jobs):
-    verified = verify(dataset, decode=True, jobs=jobs)
+    verified = verify(str(dataset), decode=True, jobs=jobs)
     assert (verified.samples, verified.shards, verified.problems) == (33, 4, ())
 
 
