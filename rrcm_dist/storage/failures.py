@@ -3,7 +3,7 @@
 import errno
 import socket
 
-from rrcm_dist.errors import InvalidInput, RRCMError
+from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 
 WAIT_FOR = (408, 425, 429)
 """Statuses of 4xx that pass by themselves: timed out, too early, too many requests."""
@@ -27,6 +27,8 @@ def lasting(error: BaseException, what: str, place: str, known: bool) -> RRCMErr
     status = next((code for code in map(_status, causes) if code is not None), None)
     if isinstance(error, RRCMError):
         return error
+    if isinstance(error, RuntimeError) and "after shutdown" in str(error):
+        return RunFailure(f"{what} was not waited for: this process ends")
     if any(type(cause).__name__ in ("NoCredentialsError", "PartialCredentialsError") for cause in causes):
         return InvalidInput(f"{place}: no credentials were found for this store: {_CREDENTIALS}")
     if status is not None:

@@ -76,7 +76,7 @@ def what_is_told(folder: Path, shard: int) -> str:
         if world.rank == 1:
             own = Path(shutil.copytree(folder, folder.parent / "own"))
             os.truncate(own / index.shards[shard].name, 600)
-            index = replace(index, folder=own)
+            index = replace(index, place=str(own))
         with pytest.raises(RunFailure) as error:
             HeldOutImages(index, COUNT, IMAGE_SIZE, 0, world)
         return str(error.value)
