@@ -30,3 +30,12 @@ class Payloads(TorchDispatchMode):
 
 def _tensors(side: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(side) if isinstance(leaf, Tensor)]
+
+
+RING_SHARES = {"allreduce": 2, "allgather_base": 1, "reduce_scatter_base": 1, "broadcast": 1}
+"""What a rank sends in a ring, in multiples of (R - 1)/R times the size."""
+
+
+def sent_by_rings(sizes: dict[str, float], ranks: int) -> float:
+    """Bytes that one rank sends if collectives with payloads of these sizes go round rings."""
+    return sum(RING_SHARES[name] * size * (ranks - 1) / ranks for name, size in sizes.items())

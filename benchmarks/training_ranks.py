@@ -22,6 +22,15 @@ from typing import Any
 BYTES_SENT_OFFSET = 200
 """Of tcpi_bytes_sent in the kernel's struct tcp_info (Linux 4.19 and later)."""
 SECONDS = 480
+SMALL_NETWORK = (
+    "encoder.image_size=16",
+    "encoder.patch=4",
+    "encoder.width=256",
+    "encoder.depth=4",
+    "encoder.heads=4",
+    "projector.hidden=512",
+)
+"""3.7 million parameters: bytes of keys and batch norms are seen beside those of weights."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,15 @@ class Measured:
     """Sizes of the tensors given to the collectives, by operation, per step."""
     peak_bytes: int
     """Peak resident memory above what the process held before the networks were built."""
+
+
+def small_recipe(batch: int, network: tuple[str, ...] = SMALL_NETWORK, **training: Any) -> Any:
+    """A pre-training recipe for CPUs, in float32, without a probe; 8 divides the batch, the ranks divide 8."""
+    from rrcm_dist.config.load import load_recipe
+
+    settings = {"batch": batch, "precision": "fp32", "attention": "sdpa", **training}
+    changes = [f"training.{key}={'null' if value is None else value}" for key, value in settings.items()]
+    return load_recipe("cifar10/pretrain-b", [*network, *changes, "data.streams=8", "probe.on=false"], "pretrain")
 
 
 def measure_ranks(recipe: Any, ranks: int, steps: int, threads: int = 1) -> list[Measured]:
@@ -65,7 +83,8 @@ def measure_ranks(recipe: Any, ranks: int, steps: int, threads: int = 1) -> list
 
 def _environment(rank: int, ranks: int, port: int, threads: int) -> dict[str, str]:
     place = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return {**os.environ, **{key: str(value) for key, value in place.items()}, "OMP_NUM_THREADS": str(threads)}
+    quiet = {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore::FutureWarning"}
+    return {**os.environ, **{key: str(value) for key, value in place.items()}, **quiet}
 
 
 def sent_bytes() -> int:
@@ -96,7 +115,16 @@ def random_batch(rows: int, image_size: int, seed: int) -> Any:
     unchanged = torch.zeros(rows, COLUMNS)
     unchanged[:, Column.ORDER : Column.ORDER + JITTERS] = -1
     numbers = torch.arange(rows)
-    return PretrainingBatch(*views, unchanged, unchanged, numbers, numbers, [str(i) for i in range(rows)], numbers, 0)
+    return PretrainingBatch(
+        *views,
+        photometric_a=unchanged,
+        photometric_b=unchanged,
+        labels=numbers,
+        sample_ids=numbers,
+        keys=[str(number) for number in range(rows)],
+        rows=numbers,
+        failures=0,
+    )
 
 
 def measure_here(recipe: Any, steps: int) -> Measured:
