@@ -13,6 +13,8 @@ COMMANDS = (
     "demo",
     "pretrain",
     "finetune",
+    "evaluate",
+    "embed",
     "certify",
     "predict",
     "merge",

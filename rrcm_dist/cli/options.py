@@ -1,9 +1,18 @@
 """Options that several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Precision(StrEnum):
+    """What a network computes in."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="Recipe: a YAML file, or a name such as imagenet/pretrain-b.", show_default=False)
@@ -32,4 +41,11 @@ NetworkOption = Annotated[
         help="online, target, an average as average-0.999, or model.",
         show_default="the only one that CHECKPOINT holds",
     ),
+]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Images that pass the network together.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Decoding processes; 0: this one.", show_default="the recipe's")
+]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option("--precision", help="bf16 is autocast.", show_default="what it was trained in")
 ]

@@ -1,7 +1,7 @@
 """Held-out images for evaluations during training: evenly spaced, shared out over ranks, with noise of their own."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import numpy as np
@@ -15,17 +15,12 @@ from rrcm_dist.data.parts import UNREADABLE
 from rrcm_dist.distributed.collectives import first_problem, gather_over_ranks
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
-from rrcm_dist.noise import noise_level
+from rrcm_dist.evaluation.images import EVALUATION_BATCH, Outputs, evenly_spaced, noisy_images
 from rrcm_dist.progress import Bar, progress_bar
-from rrcm_dist.random_streams import NormalStream, Purpose
 from rrcm_dist.training.samples import named_index
 
-EVALUATION_BATCH = 256
 SECONDS_WITHOUT_BAR = 3.0
 """Reading that takes longer shows a bar."""
-
-Outputs = Callable[[Tensor], Tensor]
-"""Noisy [-1, 1] images (n, 3, H, W) → (n, …) of any dtype."""
 
 
 def held_out_index(data: DataConfig, train: DatasetIndex) -> DatasetIndex | None:
@@ -56,7 +51,7 @@ class HeldOutImages:
         Raises `RunFailure` on every rank where a shard cannot be read on one, or no image can be decoded.
         """
         self._world, self._seed = world, seed
-        chosen = np.unique(np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(np.int64))
+        chosen = evenly_spaced(len(index), count)
         per_rank = -(-len(chosen) // world.size)
         padded = np.resize(chosen, per_rank * world.size)  # repeats from the start
         self._ids = padded[world.rank * per_rank : (world.rank + 1) * per_rank]
@@ -105,12 +100,4 @@ class HeldOutImages:
         device = self._world.device
         for start in range(0, len(self._ids), EVALUATION_BATCH):
             rows = slice(start, start + EVALUATION_BATCH)
-            images = self._images[rows].to(device).float().div_(127.5).sub_(1)
-            if sigma > 0:
-                noise = [self._noise(int(sample), sigma, images.shape[1:]) for sample in self._ids[rows]]
-                images.add_(torch.stack(noise), alpha=noise_level(sigma))
-            yield images
-
-    def _noise(self, sample: int, sigma: float, shape: torch.Size) -> Tensor:
-        stream = NormalStream(self._world.device, Purpose.EVALUATION_NOISE, self._seed, sample, float(sigma))
-        return stream.draw(*shape)
+            yield noisy_images(self._images[rows], self._ids[rows].tolist(), sigma, self._seed, device)

@@ -1,42 +1,15 @@
-"""Weighted k-nearest-neighbour accuracy of the representation (Wu et al. 2018), clean and under noise."""
+"""Weighted k-nearest-neighbour accuracy of the representation during training, clean and under noise."""
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.distributed.world import World
-from rrcm_dist.models.rrcm import autocast
-from rrcm_dist.noise import conditioning_level
-from rrcm_dist.training.evaluation import HeldOutImages, Outputs, held_out_index
+from rrcm_dist.evaluation.images import Outputs, conditioned
+from rrcm_dist.evaluation.neighbours import knn_predictions
+from rrcm_dist.training.evaluation import HeldOutImages, held_out_index
 from rrcm_dist.training.probe import LinearProbe
-
-QUERIES_AT_A_TIME = 1024
-
-
-def knn_predictions(
-    queries: Tensor, bank: Tensor, bank_labels: Tensor, classes: int, neighbours: int, temperature: float
-) -> Tensor:
-    """Classes by the vote of the nearest neighbours, each weighing exp(cosine / τ).
-
-    Args:
-        queries: (Q, D) float. bank: (B, D) float. bank_labels: (B,) int64 in [0, classes).
-        classes: number of classes.
-        neighbours: k, at most B are used.
-        temperature: τ > 0.
-
-    Returns:
-        (Q,) int64 predicted classes.
-    """
-    unit_bank = F.normalize(bank.float(), dim=1)
-    predictions = []
-    for chunk in F.normalize(queries.float(), dim=1).split(QUERIES_AT_A_TIME):
-        similarity, nearest = (chunk @ unit_bank.T).topk(min(neighbours, len(bank)), dim=1)
-        votes = torch.zeros(len(chunk), classes, device=chunk.device)
-        votes.scatter_add_(1, bank_labels[nearest], (similarity / temperature).exp())
-        predictions.append(votes.argmax(dim=1))
-    return torch.cat(predictions)
 
 
 class KnnEvaluation:
@@ -72,15 +45,8 @@ class KnnEvaluation:
         return results
 
     def _represent(self, network: nn.Module, sigma: float) -> Outputs:
-        """Representations conditioned on σ's level of the final grid."""
-        level = conditioning_level(self._recipe.noise, sigma)
-
-        def compute(noisy: Tensor) -> Tensor:
-            t = torch.full((len(noisy),), level, device=noisy.device)
-            with autocast(self._recipe.training.precision, noisy.device):
-                return network.encoder(noisy, t)  # type: ignore[operator]
-
-        return compute
+        encoder, recipe = network.encoder, self._recipe
+        return conditioned(encoder, recipe.noise, sigma, recipe.training.precision)  # type: ignore[arg-type]
 
     def _load(self, held_out: DatasetIndex) -> tuple[HeldOutImages, HeldOutImages]:
         if self._images is None:

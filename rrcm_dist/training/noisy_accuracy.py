@@ -1,12 +1,12 @@
 """Accuracy of the base classifier on held-out images, clean and under noise: one draw per image and σ."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rrcm_dist.config.schema import FinetuneConfig
 from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.distributed.world import World
-from rrcm_dist.noise import conditioning_level
+from rrcm_dist.evaluation.images import conditioned
 from rrcm_dist.training.evaluation import HeldOutImages, held_out_index
 
 
@@ -34,9 +34,5 @@ class NoisyAccuracy:
         }
 
     def _accuracy(self, network: nn.Module, images: HeldOutImages, sigma: float) -> float:
-        level = conditioning_level(self._recipe.noise, sigma)
-
-        def predicted(noisy: Tensor) -> Tensor:
-            return network(noisy, torch.full((len(noisy),), level, device=noisy.device)).argmax(dim=1)
-
-        return (images.outputs(predicted, sigma) == images.labels).float().mean().item()
+        logits = conditioned(network, self._recipe.noise, sigma, self._recipe.training.precision)
+        return (images.outputs(lambda noisy: logits(noisy).argmax(dim=1), sigma) == images.labels).float().mean().item()

@@ -6,8 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from rrcm_dist.training import knn
-from rrcm_dist.training.knn import knn_predictions
+from rrcm_dist.evaluation import neighbours
+from rrcm_dist.evaluation.neighbours import knn_predictions
 
 
 def digits_as_tensors():
@@ -43,7 +43,7 @@ def test_more_neighbours_than_the_bank_has_are_all_of_it():
 def test_queries_are_worked_through_in_pieces_without_a_difference(monkeypatch):
     bank, labels, queries, _ = digits_as_tensors()
     expected = knn_predictions(queries, bank, labels, 10, 20, 0.07)
-    monkeypatch.setattr(knn, "QUERIES_AT_A_TIME", 64)
+    monkeypatch.setattr(neighbours, "QUERIES_AT_A_TIME", 64)
     assert knn_predictions(queries, bank, labels, 10, 20, 0.07).equal(expected)
 
 

@@ -1,0 +1,113 @@
+"""`rrcm evaluate` finds what training logged, for any checkpoint, and says what a checkpoint or shards lack."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from command import rrcm
+
+from rrcm_dist.models.checkpoint_files import OwnMetadata, chosen_weights, own_metadata
+from rrcm_dist.models.weights import read_weights, write_weights
+
+
+def logged(run: Path) -> dict[str, float]:
+    """The last accuracies that training wrote down."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {name: value for line in lines for name, value in line.items() if "_sigma_" in name}
+
+
+def evaluate(monkeypatch, capsys, tmp_path, *arguments):
+    """Results by (measure, σ), and all of the JSON."""
+    output = tmp_path / "results.json"
+    code, out, err = rrcm(monkeypatch, capsys, "evaluate", *arguments, "--device", "cpu", "-o", output)
+    assert code == 0, err
+    found = json.loads(output.read_text())
+    for row in found["results"]:
+        assert f"{100 * row['accuracy']:.2f}" in out
+    return {(row["measure"], row["sigma"]): row for row in found["results"]}, found
+
+
+def test_neighbours_are_as_right_as_training_logged(monkeypatch, capsys, tmp_path, pretrained):
+    results, found = evaluate(monkeypatch, capsys, tmp_path, pretrained, "--network", "online")
+    for sigma in (0.0, 0.5):
+        row = results["knn", sigma]
+        assert row["accuracy"] == pytest.approx(logged(pretrained)[f"knn_sigma_{sigma:g}"], abs=1e-6)
+        assert row["images"] == 50
+        assert row["low"] < row["accuracy"] < row["high"]
+    assert results["probe", 0.0]["accuracy"] > 0.25
+    assert found["train"]["images"] == 100
+    assert found["probe_penalty"] > 0
+    assert {measure for measure, _ in results} == {"knn", "probe"}
+
+
+def test_other_networks_batches_and_workers_of_the_same_checkpoint(monkeypatch, capsys, tmp_path, pretrained):
+    options = ("--no-probe", "--sigmas", "0.5,0.5", "--network")
+    results, _ = evaluate(monkeypatch, capsys, tmp_path, pretrained, *options, "online", "--batch", 7, "--workers", 1)
+    assert results["knn", 0.5]["accuracy"] == pytest.approx(logged(pretrained)["knn_sigma_0.5"], abs=1e-6)
+    assert results.keys() == {("knn", 0.5)}
+    _, found = evaluate(monkeypatch, capsys, tmp_path, pretrained, *options, "target", "--images", 20, "--bank", 30)
+    assert found["network"] == "target"
+    assert (found["results"][0]["images"], found["train"]["images"]) == (20, 30)
+
+
+def test_a_classifier_is_as_right_under_noise_as_training_logged(monkeypatch, capsys, tmp_path, finetuned):
+    results, _ = evaluate(monkeypatch, capsys, tmp_path, finetuned)
+    assert results.keys() == {("accuracy", 0.0), ("accuracy", 0.25)}
+    for sigma in (0.0, 0.25):
+        expected = logged(finetuned)[f"accuracy_sigma_{sigma:g}"]
+        assert results["accuracy", sigma]["accuracy"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_classifier_can_be_probed_too(monkeypatch, capsys, tmp_path, finetuned, digits):
+    results, _ = evaluate(monkeypatch, capsys, tmp_path, finetuned, "--train", digits / "train", "--bank", "400")
+    assert {measure for measure, _ in results} == {"accuracy", "knn", "probe"}
+    assert results["probe", 0.0]["accuracy"] > results["probe", 0.25]["accuracy"] - 0.2
+    assert results["probe", 0.0]["accuracy"] > 0.6
+
+
+def test_an_average_is_chosen_by_its_name(monkeypatch, capsys, tmp_path, pretrained):
+    online = chosen_weights(pretrained, "online")
+    average = tmp_path / "checkpoint" / "average-0.9.safetensors"
+    average.parent.mkdir()
+    metadata = OwnMetadata("average-0.9", own_metadata(online).recipe)
+    write_weights(average, read_weights(online).tensors, metadata.as_strings())
+    _, found = evaluate(monkeypatch, capsys, tmp_path, average.parent, "--no-probe", "--network", "average-0.9")
+    assert found["network"] == "average-0.9"
+
+
+def test_mistakes_are_told(monkeypatch, capsys, tmp_path, pretrained, finetuned):
+    other = _build_two_classes(tmp_path / "other")
+    for arguments, told in (
+        ((pretrained,), "choose one by --network"),
+        ((pretrained, "--network", "average-0.9"), "has no average-0.9.safetensors; it has online"),
+        ((tmp_path / "absent",), "there is no"),
+        ((finetuned, "--data", tmp_path), "--data: "),
+        ((finetuned, "--train", tmp_path / "absent"), "--train: "),
+        ((finetuned, "--data", other), "tells 10 classes, and"),
+        ((finetuned, "--train", other), "have different classes (10 and 2, or other names)"),
+        ((finetuned, "--sigmas", "a"), "is not a list of numbers"),
+        ((finetuned, "--sigmas", "-1"), "none below 0"),
+        ((finetuned, "--sigmas", ","), "must be at least one number"),
+        ((finetuned, "--device", "tpu"), "device 'tpu' is not known"),
+    ):
+        code, _, err = rrcm(monkeypatch, capsys, "evaluate", *arguments)
+        assert code == 2
+        assert told in err, err
+        assert "Traceback" not in err
+
+
+def _build_two_classes(folder):
+    """Shards of images of two classes."""
+    for name in ("dark", "light"):
+        images = folder.parent / "images" / name
+        images.mkdir(parents=True)
+        for i in range(3):
+            grey = 40 * i + (100 if name == "light" else 0)
+            cv2.imwrite(str(images / f"{i}.png"), np.full((32, 48, 3), grey, np.uint8))
+    command = [sys.executable, "-m", "shards", "build", "imagefolder", str(folder.parent / "images"), str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
