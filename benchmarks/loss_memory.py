@@ -13,11 +13,11 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.machine import markdown_table, report
+from benchmarks.process_memory import peak_bytes, resident_bytes
 from rrcm_dist.config.estimate import loss_bytes
 from rrcm_dist.config.load import load_recipe
 from rrcm_dist.progress import progress_bar
@@ -171,25 +171,19 @@ def _whole(*sides_and_temperature: Any) -> None:
 
 
 def _held_bytes(cuda: bool) -> float:
-    """What the process holds now; the peak is counted from here on."""
+    """What is held now; the peak is counted from here on."""
     import torch
 
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    if not cuda:
+        return resident_bytes()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
 
 
 def _peak_bytes(cuda: bool) -> float:
     import torch
 
-    return torch.cuda.max_memory_allocated() if cuda else _status("VmHWM")
-
-
-def _status(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+    return torch.cuda.max_memory_allocated() if cuda else peak_bytes()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ process's own TCP sockets (TCP_INFO), headers and acknowledgements left out: wha
 
 import json
 import os
-import resource
 import socket
 import struct
 import subprocess
@@ -44,7 +43,7 @@ class Measured:
     payload_bytes: dict[str, float]
     """Sizes of the tensors given to the collectives, by operation, per step."""
     peak_bytes: int
-    """Peak resident memory above what the process held before the networks were built."""
+    """Most resident memory during these steps, above what the process held before the networks were built."""
 
 
 def small_recipe(batch: int, network: tuple[str, ...] = SMALL_NETWORK, **training: Any) -> Any:
@@ -111,12 +110,14 @@ def random_batch(rows: int, image_size: int, seed: int) -> Any:
 
     generator = torch.Generator().manual_seed(seed)
     size = (rows, 3, image_size, image_size)
-    views = [torch.randint(256, size, dtype=torch.uint8, generator=generator) for _ in range(3)]
+    plain, view_a, view_b = (torch.randint(256, size, dtype=torch.uint8, generator=generator) for _ in range(3))
     unchanged = torch.zeros(rows, COLUMNS)
     unchanged[:, Column.ORDER : Column.ORDER + JITTERS] = -1
     numbers = torch.arange(rows)
     return PretrainingBatch(
-        *views,
+        plain=plain,
+        view_a=view_a,
+        view_b=view_b,
         photometric_a=unchanged,
         photometric_b=unchanged,
         labels=numbers,
@@ -130,11 +131,12 @@ def random_batch(rows: int, image_size: int, seed: int) -> Any:
 def measure_here(recipe: Any, steps: int) -> Measured:
     """Train as the rank that the environment describes."""
     from benchmarks.payloads import Payloads
+    from benchmarks.process_memory import peak_bytes, resident_bytes
     from rrcm_dist.distributed.world import join_world
     from rrcm_dist.training.pretraining import PretrainingStep
 
     with join_world("cpu") as world:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = resident_bytes()
         step = PretrainingStep(recipe, 1000, world)
         batch = random_batch(recipe.training.batch // world.size, recipe.encoder.image_size, world.rank)
 
@@ -144,6 +146,7 @@ def measure_here(recipe: Any, steps: int) -> Measured:
             step.after_update(k)
 
         train(0)
+        resident_bytes()
         seconds: list[float] = []
         sent_before, payloads = sent_bytes(), Payloads()
         for k in range(1, steps + 1):
@@ -153,8 +156,7 @@ def measure_here(recipe: Any, steps: int) -> Measured:
             seconds.append(time.perf_counter() - start)
         per_step = {name: size / steps for name, size in Counter(payloads.sizes).items()}
         sent = (sent_bytes() - sent_before) / steps
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        return Measured(median(seconds), sent, per_step, peak * 1024)
+        return Measured(median(seconds), sent, per_step, peak_bytes() - before)
 
 
 def _main() -> None:
