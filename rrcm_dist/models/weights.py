@@ -61,13 +61,12 @@ def read_weights(path: str | Path) -> NamedWeights:
     Raises `InvalidInput` where there is no such file and `RunFailure` where it cannot be read as weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InvalidInput(f"there is no weights file {path}" + (": it is a folder" if path.is_dir() else ""))
+    if path.suffix == ".safetensors":
+        return from_released_names(read_tensors(path))
+    _require_file(path)
     try:
-        if path.suffix == ".safetensors":
-            return from_released_names(load_file(path))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         raise RunFailure(f"{path} cannot be read as weights ({error}); is it damaged or of another kind?") from error
     except Exception as error:  # torch raises pickle's own errors, whose classes are not public
         raise RunFailure(f"{path} is no weights file that can be read safely") from error
@@ -79,9 +78,24 @@ def read_weights(path: str | Path) -> NamedWeights:
     return from_released_names(tensors)
 
 
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by the names they have there, on the CPU; else as `read_weights`."""
+    path = Path(path)
+    _require_file(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+        raise RunFailure(f"{path} cannot be read as weights ({error}); is it damaged or of another kind?") from error
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise InvalidInput(f"there is no weights file {path}" + (": it is a folder" if path.is_dir() else ""))
+
+
 def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors as safetensors with string metadata; the file appears whole."""
-    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    contiguous = {name: _alone(tensor.detach().cpu().contiguous()) for name, tensor in tensors.items()}
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in contiguous.values())
     require_free_space(Path(path).parent, size_bytes, str(path))
     with whole_file(path) as aside:
@@ -90,6 +104,11 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         except SafetensorError as error:
             raise RunFailure(f"{path} was not written ({error}): make room and run again") from error
         aside.chmod(0o666 & ~_umask())  # safetensors lets nobody else read what it writes
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor, copied where its memory is a part of another's, which safetensors refuses."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def _umask() -> int:

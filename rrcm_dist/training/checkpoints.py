@@ -1,11 +1,13 @@
-"""Checkpoints that appear whole and know when they are damaged.
+"""Checkpoints that appear whole, know when they are damaged, and suit any number of ranks at any ZeRO stage.
 
     checkpoints/latest              name of the newest checkpoint, for people and scripts
     checkpoints/step-000005000/
         manifest.json               step, samples_seen, ranks, ZeRO stage, and SHA-256 and size of every other file
         online.safetensors, target.safetensors   (pre-training)   whole weights under our names, recipe in the metadata
         model.safetensors                        (fine-tuning)
-        deepspeed/                  parameters and optimiser state, for resuming
+        average-0.999.safetensors                where the recipe asks for averages
+        resume/optimizer.safetensors             AdamW's moments, whole, by the parameters' names
+        resume/probe.safetensors                 (pre-training with a probe)
 
 A checkpoint is written aside, its manifest last, flushed, and renamed. A folder whose files disagree with its manifest
 is damaged: it is passed over, said aloud, and the one before it is used.
@@ -13,25 +15,24 @@ is damaged: it is passed over, said aloud, and the one before it is used.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from rrcm_dist.config.estimate import checkpoint_networks
+from rrcm_dist.config.estimate import checkpoint_bytes
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
-from rrcm_dist.distributed.collectives import agree, first_problem, own_rank
-from rrcm_dist.distributed.world import World
-from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
-from rrcm_dist.files import PARTIAL, disk_failure, flush, require_free_space, sha256, write_text
+from rrcm_dist.distributed.collectives import agree, own_rank
+from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.files import PARTIAL, flush, require_free_space, sha256, write_text
 from rrcm_dist.models.checkpoint_files import MANIFEST, OwnMetadata, newest_undamaged
-from rrcm_dist.models.weights import write_weights
-from rrcm_dist.training.engine import Engine
+from rrcm_dist.models.weights import read_tensors, write_weights
 
 LATEST = "latest"
-WRITER_FAILED = ("PytorchStreamWriter", "iostream error", "unexpected pos")
-"""What torch's file writer says, as a RuntimeError, when the disk is full."""
+RESUME = "resume"
+"""Folder within a checkpoint for what only resuming needs."""
+OPTIMIZER = "optimizer"
 
 
 @dataclass(frozen=True)
@@ -43,119 +44,113 @@ class Progress:
     ranks: int
     zero_stage: int
     finished: bool = False
+    data: str = ""
+    """Identity of the training samples and the order of their shards."""
 
 
-def save_checkpoint(
-    folder: Path,
-    engine: Engine,
-    weights: Mapping[str, Mapping[str, Tensor]],
-    recipe: PretrainConfig | FinetuneConfig,
-    progress: Progress,
-    keep: int,
-    world: World,
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint keeps: file stem → tensor by name; on the CPU of the main rank, empty elsewhere."""
+
+    networks: Mapping[str, Mapping[str, Tensor]]
+    """Weights that have other uses, too."""
+    resume: Mapping[str, Mapping[str, Tensor]]
+    """What only resuming needs."""
+
+
+def write_checkpoint(
+    folder: Path, contents: Contents, recipe: PretrainConfig | FinetuneConfig, progress: Progress
 ) -> Path:
-    """Write a checkpoint; every rank must call it. Returns its folder, which exists whole or not at all.
+    """Write a checkpoint into the run's `checkpoints/` on this rank alone, and prune those that need not stay.
 
-    Args:
-        folder: the run's `checkpoints/`, visible to every rank.
-        engine: its state is written.
-        weights: file stem → tensors, written as safetensors by the main rank.
-        recipe: goes into the weights' metadata.
-        progress: of the run after this step.
-        keep: the newest so many stay.
-        world: this rank's place.
+    Returns its folder, which exists whole or not at all. Raises `RunFailure` or `OSError` where that cannot be; nothing
+    that was begun takes room then.
     """
-    final = folder / f"step-{progress.step:09d}"
+    final = checkpoint_of(folder, progress.step)
     aside = folder / f".{final.name}{PARTIAL}"
-
-    def write() -> None:
-        _write_weights(aside, weights, recipe)
+    try:
+        require_room(folder, recipe)
+        (aside / RESUME).mkdir(parents=True)
+        for stem, tensors in contents.networks.items():
+            write_weights(aside / f"{stem}.safetensors", tensors, OwnMetadata(stem, recipe).as_strings())
+        for stem, tensors in contents.resume.items():
+            write_weights(aside / RESUME / f"{stem}.safetensors", tensors, {"kind": stem})
         _finish(aside, final, progress)
         write_text(folder / LATEST, final.name + "\n")
-        _prune(folder, final, keep)
-
-    _together(final, lambda: _prepare(folder, aside, engine, recipe), on_this_rank=world.is_main)
-    try:
-        _together(final, lambda: engine.save_state(aside))
-        _together(final, write, on_this_rank=world.is_main)
-    except RunFailure:
-        if world.is_main:
-            shutil.rmtree(aside, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
         raise
+    stay = staying([path.name for path in folder.glob("step-*")], final.name, recipe)
+    for old in folder.glob("step-*"):
+        if old.name not in stay:
+            shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def require_room(folder: Path, engine: Engine, recipe: PretrainConfig | FinetuneConfig) -> None:
-    """Raise `RunFailure` where a checkpoint of the engine's network would not fit on the disk of `folder`.
+def checkpoint_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies in a run's `checkpoints/`."""
+    return folder / f"step-{step:09d}"
+
+
+def require_room(folder: Path, recipe: PretrainConfig | FinetuneConfig) -> None:
+    """Raise `RunFailure` where a checkpoint would not fit on the disk of `folder`.
 
     Unfinished ones, left by a killed run, are removed first.
     """
     for leftover in folder.glob(f".step-*{PARTIAL}"):
         shutil.rmtree(leftover, ignore_errors=True)
-    require_free_space(folder, checkpoint_networks(recipe) * engine.network_bytes(), "a checkpoint")
+    require_free_space(folder, checkpoint_bytes(recipe), "a checkpoint")
+
+
+def staying(names: list[str], newest: str, recipe: PretrainConfig | FinetuneConfig) -> set[str]:
+    """Which checkpoints stay, by the recipe's policy, once that of the name `newest` is there.
+
+    The newest `keep_checkpoints`, and each whose step is a multiple of `keep_every`. What lies beyond the newest was
+    damaged and is done again: it goes.
+    """
+    settings = recipe.training
+    up_to_newest = sorted(name for name in names if name <= newest)
+    for_good = {name for name in up_to_newest if settings.keep_every and _step_of(name) % settings.keep_every == 0}
+    return {*up_to_newest[-settings.keep_checkpoints :], *for_good}
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, Progress] | None:
     """The newest undamaged checkpoint and its progress, the same on every rank; None where there is none at all.
 
-    Damaged ones are named in a warning. Raises `RunFailure` where all are damaged.
+    Damaged ones are named in a warning. Raises `RunFailure` where all are damaged, `InvalidInput` where it is of a
+    version that resumed otherwise.
     """
-    found, problem = None, ""
+    found, problem = None, None
     if own_rank() == 0:
         try:
             checkpoint = newest_undamaged(folder)
-            found = (checkpoint, read_progress(checkpoint)) if checkpoint else None
-        except RunFailure as error:
-            problem = str(error)
+            found = (checkpoint, _read_progress(checkpoint)) if checkpoint else None
+        except (RunFailure, InvalidInput) as error:
+            problem = error
     found, problem = agree((found, problem))
-    if problem:
-        raise RunFailure(problem)
+    if problem is not None:
+        raise problem
     return found
 
 
-def read_progress(checkpoint: Path) -> Progress:
-    """The progress in a checkpoint's manifest."""
-    return Progress(**json.loads((checkpoint / MANIFEST).read_text())["progress"])
+def read_network(checkpoint: Path, stem: str) -> dict[str, Tensor] | None:
+    """A network's weights in a checkpoint, on the CPU; None where it has none of that name."""
+    file = checkpoint / f"{stem}.safetensors"
+    return read_tensors(file) if file.is_file() else None
 
 
-def require_same_layout(progress: Progress, ranks: int, zero_stage: int, checkpoint: Path) -> None:
-    """Raise `InvalidInput` unless the checkpoint was written by as many ranks at the same ZeRO stage."""
-    if (progress.ranks, progress.zero_stage) != (ranks, zero_stage):
+def read_resume_state(checkpoint: Path, stem: str) -> dict[str, Tensor] | None:
+    """What a checkpoint keeps under `stem` for resuming, on the CPU; None where it keeps none."""
+    return read_network(checkpoint / RESUME, stem)
+
+
+def _read_progress(checkpoint: Path) -> Progress:
+    if not (checkpoint / RESUME / f"{OPTIMIZER}.safetensors").is_file():
         raise InvalidInput(
-            f"{checkpoint} was written by {progress.ranks} ranks at ZeRO stage {progress.zero_stage}; "
-            f"resume with the same (now {ranks} ranks, stage {zero_stage})"
+            f"{checkpoint} was written by an earlier version, whose optimiser state this one cannot read: give another "
+            "output; its weights can be fine-tuned and evaluated as before"
         )
-
-
-def _together(final: Path, write: Callable[[], None], on_this_rank: bool = True) -> None:
-    """Call `write` where it is to be called; where it fails on any rank, every rank raises that rank's problem."""
-    problem = ""
-    if on_this_rank:
-        try:
-            write()
-        except RRCMError as error:
-            problem = str(error)
-        except OSError as error:
-            problem = str(disk_failure(error, final))
-        except RuntimeError as error:
-            if not any(sign in str(error) for sign in WRITER_FAILED):
-                raise
-            problem = f"checkpoint {final} was not written ({str(error).splitlines()[0]}): is the disk full?"
-    problem = first_problem(problem)
-    if problem:
-        raise RunFailure(f"{problem}; the checkpoints before it are untouched")
-
-
-def _prepare(folder: Path, aside: Path, engine: Engine, recipe: PretrainConfig | FinetuneConfig) -> None:
-    require_room(folder, engine, recipe)
-    aside.mkdir(parents=True)
-
-
-def _write_weights(
-    aside: Path, weights: Mapping[str, Mapping[str, Tensor]], recipe: PretrainConfig | FinetuneConfig
-) -> None:
-    for stem, tensors in weights.items():
-        write_weights(aside / f"{stem}.safetensors", tensors, OwnMetadata(stem, recipe).as_strings())
+    return Progress(**json.loads((checkpoint / MANIFEST).read_text())["progress"])
 
 
 def _finish(aside: Path, final: Path, progress: Progress) -> None:
@@ -171,9 +166,5 @@ def _finish(aside: Path, final: Path, progress: Progress) -> None:
     flush(final.parent)
 
 
-def _prune(folder: Path, newest: Path, keep: int) -> None:
-    """Remove all but the `keep` newest; what lies beyond the newest was damaged and is done again."""
-    checkpoints = sorted(folder.glob("step-*"), reverse=True)
-    beyond = checkpoints.index(newest)
-    for old in checkpoints[:beyond] + checkpoints[beyond + keep :]:
-        shutil.rmtree(old, ignore_errors=True)
+def _step_of(name: str) -> int:
+    return int(name.removeprefix("step-"))

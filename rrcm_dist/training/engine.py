@@ -1,9 +1,8 @@
-"""DeepSpeed behind a small face: forward, backward, update, whole weights, state in and out."""
+"""DeepSpeed behind a small face: forward, backward, update, whole weights and moments in and out."""
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 
 from rrcm_dist.config.parts import OptimizerConfig, TrainingConfig
 from rrcm_dist.distributed.world import World
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import InvalidInput
+from rrcm_dist.training.optimizer_state import MOMENTS, set_moments, whole_moments
 from rrcm_dist.training.parameter_groups import ParameterGroup
-
-STATE_TAG = "deepspeed"
-"""Folder within a checkpoint that holds DeepSpeed's files."""
+from rrcm_dist.training.zero_norms import keep_norms_on_device
+from rrcm_dist.training.zero_parameters import set_whole, shape_of, whole
 
 
 class Engine:
@@ -31,7 +30,7 @@ class Engine:
     ) -> None:
         if training.batch % world.size:
             raise InvalidInput(f"training.batch {training.batch} is not divisible by {world.size} ranks")
-        self._deepspeed = _import_deepspeed(world)
+        deepspeed = _import_deepspeed(world)
         self.stage, self._device, self._is_main = training.zero_stage, world.device, world.is_main
         self._factors = [group.lr_factor for group in groups]
         adamw = torch.optim.AdamW(
@@ -39,21 +38,11 @@ class Engine:
             lr=optimizer.lr,
             betas=optimizer.betas,
         )
-        self._engine, *_ = self._deepspeed.initialize(
-            model=network.to(world.device),
-            optimizer=adamw,
-            config={
-                "train_batch_size": training.batch,
-                "train_micro_batch_size_per_gpu": training.batch // world.size,
-                "gradient_accumulation_steps": 1,
-                "gradient_clipping": 0.0,
-                "steps_per_print": 2**31,
-                "zero_optimization": {"stage": training.zero_stage},
-                "zero_allow_untested_optimizer": True,
-            },
+        self._engine, *_ = deepspeed.initialize(
+            model=network.to(world.device), optimizer=adamw, config=_settings(training, world)
         )
-
-        self._catch_failing_writes()
+        if self.stage:
+            keep_norms_on_device(self._engine.optimizer, world.device)
 
     @property
     def network(self) -> nn.Module:
@@ -63,7 +52,7 @@ class Engine:
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The network's forward; inside torch.no_grad() it leaves no graph."""
         if self.stage == 3:
-            self._forget_trace()
+            _forget_trace(self._engine.optimizer.parameter_offload)
         return self._engine(*inputs, **named)
 
     def backward(self, scalar: Tensor, last: bool = True) -> None:
@@ -88,68 +77,106 @@ class Engine:
         self._engine.step()
         return torch.as_tensor(self._engine.get_global_grad_norm(), device=self._device)
 
-    def network_bytes(self) -> int:
-        """Bytes of all parameters in float32, the partitioned ones of stage 3 counted whole."""
-        return sum(4 * getattr(p, "ds_numel", p.numel()) for p in self.network.parameters())
-
-    def with_whole_parameters(self, use: Callable[[], None]) -> None:
-        """Call `use` while every parameter is whole on every rank."""
-        if self.stage == 3:
-            parameters = list(self.network.parameters())
-            with self._deepspeed.zero.GatheredParameters(parameters, modifier_rank=None):
-                use()
-        else:
-            use()
-
     def weights(self) -> dict[str, Tensor]:
         """Copies of all parameters and buffers on the CPU, on the main rank; every rank must call it."""
+        return whole_weights(self.network, self._is_main)
+
+    def moments(self) -> dict[str, Tensor]:
+        """Copies of AdamW's moments, 'exp_avg.NAME' and 'exp_avg_sq.NAME', on the CPU, on the main rank.
+
+        Every rank must call it, after a step.
+        """
         copies: dict[str, Tensor] = {}
-
-        def copy() -> None:
+        for name, values in whole_moments(self._engine):
             if self._is_main:
-                copies.update((name, value.detach().cpu().clone()) for name, value in self.network.state_dict().items())
-
-        self.with_whole_parameters(copy)
+                copies[name] = values.detach().to("cpu", copy=True)
         return copies
 
-    def save_state(self, folder: Path) -> None:
-        """Write parameters and optimiser state to `folder`/deepspeed; every rank must call it."""
-        self._write_failure: Exception | None = None
-        self._engine.save_checkpoint(str(folder), tag=STATE_TAG, save_latest=False)
-        if self._write_failure is not None:
-            raise self._write_failure
+    def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], steps: int, origin: str) -> None:
+        """Put in what `weights` and `moments` gave after `steps` steps, in a world of any size at any stage.
 
-    def _forget_trace(self) -> None:
-        """A step mixes forward passes of several kinds; DeepSpeed records one kind and takes another for an error."""
-        coordinator = self._engine.optimizer.parameter_offload.get_param_coordinator()
-        if not coordinator.is_invalid_trace():
-            coordinator._invalidate_trace()
-
-    def _catch_failing_writes(self) -> None:
-        """Hold back what a write raises until `save_state` is through.
-
-        DeepSpeed has barriers behind its writes: a rank that raised before them would leave the others waiting.
+        Every rank must call it with the same values. Raises `InvalidInput` where they are of another network, naming
+        their `origin`; nothing is changed then.
         """
-        writer = self._engine.checkpoint_engine
-        write_file = writer.save
+        _require_fit(self.network, weights, moments, origin)
+        set_weights(self.network, weights)
+        if self.stage:
+            self._engine.optimizer.refresh_fp32_params()
+        set_moments(self._engine, moments, steps)
 
-        def save(*arguments: Any, **named: Any) -> None:
-            try:
-                write_file(*arguments, **named)
-            except (OSError, RuntimeError) as error:
-                self._write_failure = error
 
-        writer.save = save
-        # It would write a conversion script into every checkpoint; the whole weights lie beside it anyway.
-        self._engine._copy_recovery_script = lambda folder: None
+class FrozenNetwork:
+    """A network without gradients on the engine's terms: at ZeRO stage 3 cut up over the ranks as a trained one is."""
 
-    def load_state(self, folder: Path) -> None:
-        """Read what `save_state` wrote with the same number of ranks and stage."""
-        loaded, _ = self._engine.load_checkpoint(str(folder), tag=STATE_TAG, load_lr_scheduler_states=False)
-        if loaded is None:
-            raise RunFailure(
-                f"DeepSpeed could not load {folder / STATE_TAG}; move {folder} away to use the one before it"
+    def __init__(self, network: nn.Module, training: TrainingConfig, world: World) -> None:
+        self.network = network.requires_grad_(False).to(world.device)
+        self._engine: Any = None
+        if training.zero_stage == 3:
+            self._engine, *_ = _import_deepspeed(world).initialize(
+                model=self.network, config=_settings(training, world)
             )
+            self._engine.train()
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """The network's forward, in training mode."""
+        if self._engine is None:
+            return self.network(*inputs, **named)
+        _forget_trace(self._engine.optimizer)
+        return self._engine(*inputs, **named)
+
+
+def whole_weights(network: nn.Module, wanted: bool) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers on the CPU, where `wanted`; every rank must call it."""
+    copies: dict[str, Tensor] = {}
+    for name, parameter in network.named_parameters():
+        values = whole(parameter)
+        if wanted:
+            copies[name] = values.detach().to("cpu", copy=True)
+    if wanted:
+        copies.update((name, buffer.detach().to("cpu", copy=True)) for name, buffer in network.named_buffers())
+    return copies
+
+
+def set_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put in what `whole_weights` gave; the same on every rank."""
+    for name, parameter in network.named_parameters():
+        set_whole(parameter, weights[name].to(parameter.device))
+    for name, buffer in network.named_buffers():
+        buffer.copy_(weights[name])
+
+
+def _require_fit(network: nn.Module, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], origin: str) -> None:
+    for name, parameter in network.named_parameters():
+        needed = [(name, weights), *((f"{moment}.{name}", moments) for moment in MOMENTS if parameter.requires_grad)]
+        for what, tensors in needed:
+            if what not in tensors or tensors[what].shape != shape_of(parameter):
+                there = tuple(tensors[what].shape) if what in tensors else "nothing"
+                raise InvalidInput(
+                    f"{origin} is of another network: {what} has {there} there, {tuple(shape_of(parameter))} here"
+                )
+
+
+def _settings(training: TrainingConfig, world: World) -> dict[str, Any]:
+    return {
+        "train_batch_size": training.batch,
+        "train_micro_batch_size_per_gpu": training.batch // world.size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,
+        "steps_per_print": 2**31,
+        "zero_optimization": {
+            "stage": training.zero_stage,
+            "stage3_param_persistence_threshold": training.persistence_threshold,
+        },
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def _forget_trace(parameter_offload: Any) -> None:
+    """A step mixes forward passes of several kinds; DeepSpeed records one kind and takes another for an error."""
+    coordinator = parameter_offload.get_param_coordinator()
+    if not coordinator.is_invalid_trace():
+        coordinator._invalidate_trace()
 
 
 def _import_deepspeed(world: World) -> Any:

@@ -14,6 +14,7 @@ from rrcm_dist.models.attention import use_attention
 from rrcm_dist.models.rrcm import FinetuningNetwork
 from rrcm_dist.noise import conditioning_level, noise_level
 from rrcm_dist.objectives.finetuning import finetuning_loss
+from rrcm_dist.training.averages import WeightAverages
 from rrcm_dist.training.engine import Engine
 from rrcm_dist.training.noise_draws import training_noise
 from rrcm_dist.training.parameter_groups import layer_decay_groups
@@ -22,6 +23,8 @@ from rrcm_dist.training.starting_point import start_encoder
 
 class FinetuningStep:
     """The network that is fine-tuned, and what a step does to it."""
+
+    trained = "model"
 
     def __init__(self, recipe: FinetuneConfig, world: World, start: bool) -> None:
         """`start`: read what the encoder starts from; not needed where a checkpoint will be loaded."""
@@ -38,6 +41,7 @@ class FinetuningStep:
         use_attention(network, settings.attention, world.device)
         groups = layer_decay_groups(network, recipe.encoder.depth, optimizer.layer_decay, optimizer.weight_decay)
         self.engine = Engine(network, groups, optimizer, settings, world)
+        self.averages = WeightAverages(self.engine, settings.averages)
 
     def backward(self, batch: LabelledBatch, step: int) -> dict[str, Tensor]:
         """Gradients of the step's loss, micro-batch by micro-batch; an image's draws stay together."""
@@ -65,12 +69,16 @@ class FinetuningStep:
         """Every step is alike."""
         return {}
 
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """The fine-tuned network."""
-        return {"model": self.engine.weights()}
+    def networks(self) -> dict[str, dict[str, Tensor]]:
+        """The fine-tuned network; see `Step`."""
+        return {self.trained: self.engine.weights()}
+
+    def resume_state(self) -> dict[str, dict[str, Tensor]]:
+        """Nothing but the optimiser."""
+        return {}
 
     def load(self, checkpoint: Path) -> None:
-        """Everything is in the engine's state."""
+        """Nothing but the trained network."""
 
     def _mixed(self, batch: LabelledBatch, step: int) -> tuple[Tensor, Tensor]:
         """[-1, 1] images (n, 3, H, W) and class probabilities (n, classes), mixed as the recipe says."""

@@ -1,10 +1,10 @@
 """The loop: resume, step, look up now and then, keep checkpoints. What a step is, `Training.step` says."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,37 +16,19 @@ from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 from rrcm_dist.progress import progress_bar
 from rrcm_dist.schedules import learning_rate
-from rrcm_dist.training.checkpoints import Progress, find_checkpoint, require_room, require_same_layout, save_checkpoint
-from rrcm_dist.training.engine import Engine
+from rrcm_dist.training.checkpoints import Progress, checkpoint_of, find_checkpoint, require_room
 from rrcm_dist.training.guard import Guard
 from rrcm_dist.training.metrics import Metrics
+from rrcm_dist.training.mirror import Mirror
 from rrcm_dist.training.profiling import Profiling, require_window
+from rrcm_dist.training.resuming import contents_of, restore
 from rrcm_dist.training.run_folder import RunFolder
+from rrcm_dist.training.saving import CheckpointWriter
 from rrcm_dist.training.spikes import SpikeWatch
+from rrcm_dist.training.step import Step
 from rrcm_dist.training.utilisation import DevicePeak, device_peak
 
 log = logging.getLogger(__name__)
-
-
-class Step(Protocol):
-    """Networks, and what a step of training does to them."""
-
-    engine: Engine
-
-    def backward(self, batch: Any, step: int) -> dict[str, Tensor]:
-        """Leave the step's gradients in the engine; returns scalar loss parts, one of them named 'loss'."""
-
-    def after_update(self, step: int) -> None:
-        """Called when the parameters have moved."""
-
-    def describe(self, step: int) -> dict[str, Any]:
-        """What else a step was like, for the record of a loss spike."""
-
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint keeps for other uses than resuming, by file stem; every rank calls it."""
-
-    def load(self, checkpoint: Path) -> None:
-        """Take up what `weights` wrote and the engine's state does not hold."""
 
 
 @dataclass(frozen=True)
@@ -76,33 +58,50 @@ class Outcome:
     interrupted: bool = False
 
 
-def train(training: Training, world: World, resume: bool = True) -> Outcome:
-    """Train to the last step, from the newest checkpoint on.
+def train(training: Training, world: World, resume: bool = True, allow: Sequence[str] = ()) -> Outcome:
+    """Train to the last step, from the newest checkpoint on, whatever ranks and ZeRO stage wrote it.
 
-    Raises `InvalidInput` where the output folder holds another run, or any run and `resume` is False; `RunFailure` for
-    numbers that are not finite, too many undecodable samples, or a disk that is full. Checkpoints stay good in every
-    case.
+    Args:
+        training: what to train.
+        world: this rank's place.
+        resume: False raises `InvalidInput` where there are checkpoints.
+        allow: keys of the recipe, or beginnings of keys, that may differ from the run that is gone on with.
+
+    Raises `InvalidInput` where the output folder holds another run; `RunFailure` for numbers that are not finite, too
+    many undecodable samples, or a disk that is full. Checkpoints stay good in every case.
     """
-    folder = RunFolder(training.recipe, training.data_identity)
-    require_window(training.recipe.training, training.total_steps)
+    recipe = training.recipe
+    folder = RunFolder(recipe, training.data_identity, allow)
+    require_window(recipe.training, training.total_steps)
     _raise_together(folder.check)
+    mirror = Mirror(recipe.training.checkpoints_to, recipe) if recipe.training.checkpoints_to else None
+    if mirror is not None:
+        _raise_together(lambda: _begin_mirror(mirror, folder), on_this_rank=world.is_main)
     found = find_checkpoint(folder.checkpoints)
     if found and not resume:
         raise InvalidInput(f"{folder.path} holds checkpoints: resume, or give another output")
+    if found:
+        _raise_together(lambda: folder.check_checkpoint(*found))
     if found and found[1].finished:
         log.info("%s is finished (step %d)", folder.path, found[1].step)
         return Outcome(found[0], found[1].step)
-    start_step = _restore(training, world, *found) if found else 0
-    peak = device_peak(training.recipe.training, world.device)
-    _raise_together(lambda: _open(folder, training, start_step, world, peak), on_this_rank=world.is_main)
-    metrics = Metrics(training.recipe, folder, world, peak)
+    if found:
+        restore(training.step, *found, recipe.training, world)
+    start_step = found[1].step if found else 0
+    peak = device_peak(recipe.training, world.device)
+    _raise_together(lambda: _open(folder, recipe, start_step, world, peak), on_this_rank=world.is_main)
+    writer = CheckpointWriter(folder.checkpoints, recipe, world, mirror)
+    metrics = Metrics(recipe, folder, world, peak)
     try:
-        return _run(training, world, folder, metrics, start_step)
+        return _run(training, world, folder, metrics, writer, start_step)
     finally:
+        writer.wait()
         metrics.close()
 
 
-def _run(training: Training, world: World, folder: RunFolder, metrics: Metrics, step: int) -> Outcome:
+def _run(
+    training: Training, world: World, folder: RunFolder, metrics: Metrics, writer: CheckpointWriter, step: int
+) -> Outcome:
     recipe, settings, total_steps = training.recipe, training.recipe.training, training.total_steps
     guard = Guard(world, folder.path, SpikeWatch(settings, folder.path, world.is_main, training.step.describe))
     failures = DecodeFailures(recipe.data.max_decode_failures)
@@ -117,7 +116,8 @@ def _run(training: Training, world: World, folder: RunFolder, metrics: Metrics, 
             failures.update(batch)
             parts = training.step.backward(batch, step)
             lr, gradient_norm = _update(training, step)
-            asked_to_stop = guard.watch(step, [parts["loss"], gradient_norm], batch.keys, failures.problem())
+            problem = failures.problem() or writer.problem()
+            asked_to_stop = guard.watch(step, [parts["loss"], gradient_norm], batch.keys, problem)
             metrics.add({**parts, "gradient_norm": gradient_norm})
             step += 1
             last = step == total_steps
@@ -127,18 +127,19 @@ def _run(training: Training, world: World, folder: RunFolder, metrics: Metrics, 
             bar.advance(1, note)
             if last or step % training.evaluate_every == 0:
                 with metrics.aside():
-                    results = training.evaluate()
+                    results = training.step.averages.evaluate(training.evaluate)
                 metrics.log_evaluation(step, results)
                 if world.is_main and results:
                     log.info("step %d: %s", step, "  ".join(f"{name} {value:.3f}" for name, value in results.items()))
             if last or asked_to_stop or step % settings.checkpoint_every == 0:
                 guard.settle()
-                checkpoint = _save(training, world, folder, step)
-            if asked_to_stop and not last:
-                return Outcome(checkpoint, step, interrupted=True)
-    if step != total_steps:
+                writer.save(lambda: contents_of(training.step), _progress(training, world, step))
+            if asked_to_stop:
+                break
+    writer.settle()
+    if step != total_steps and not asked_to_stop:
         raise RunFailure(f"the loader ended at step {step} of {total_steps}")
-    return Outcome(checkpoint, step)
+    return Outcome(checkpoint_of(folder.checkpoints, step), step, interrupted=step != total_steps)
 
 
 def _update(training: Training, step: int) -> tuple[float, Tensor]:
@@ -147,6 +148,7 @@ def _update(training: Training, step: int) -> tuple[float, Tensor]:
     lr = learning_rate(step, optimizer.lr, training.warmup_steps, training.total_steps)
     gradient_norm = training.step.engine.update(lr, optimizer.clip if step >= training.warmup_steps else None)
     training.step.after_update(step)
+    training.step.averages.update(step)
     return lr, gradient_norm
 
 
@@ -154,28 +156,29 @@ def _over_ranks(count: int, world: World) -> int:
     return int(sum_over_ranks(torch.tensor(float(count), device=world.device)))
 
 
-def _save(training: Training, world: World, folder: RunFolder, step: int) -> Path:
+def _progress(training: Training, world: World, step: int) -> Progress:
     settings = training.recipe.training
-    progress = Progress(step, step * settings.batch, world.size, settings.zero_stage, step == training.total_steps)
-    weights = training.step.weights()
-    return save_checkpoint(
-        folder.checkpoints, training.step.engine, weights, training.recipe, progress, settings.keep_checkpoints, world
+    return Progress(
+        step,
+        step * settings.batch,
+        world.size,
+        settings.zero_stage,
+        step == training.total_steps,
+        training.data_identity,
     )
 
 
-def _restore(training: Training, world: World, checkpoint: Path, progress: Progress) -> int:
-    """Load a checkpoint into the networks; returns the step to go on from."""
-    require_same_layout(progress, world.size, training.recipe.training.zero_stage, checkpoint)
-    training.step.engine.load_state(checkpoint)
-    training.step.load(checkpoint)
-    if world.is_main:
-        log.info("resuming from %s", checkpoint)
-    return progress.step
+def _begin_mirror(mirror: Mirror, folder: RunFolder) -> None:
+    if not any(folder.checkpoints.glob("step-*")):
+        mirror.fetch_newest(folder.checkpoints)
+    mirror.open()
 
 
-def _open(folder: RunFolder, training: Training, start_step: int, world: World, peak: DevicePeak) -> None:
+def _open(
+    folder: RunFolder, recipe: PretrainConfig | FinetuneConfig, start_step: int, world: World, peak: DevicePeak
+) -> None:
     folder.open(start_step, world.size, peak)
-    require_room(folder.checkpoints, training.step.engine, training.recipe)
+    require_room(folder.checkpoints, recipe)
 
 
 def _raise_together(check: Callable[[], None], on_this_rank: bool = True) -> None:

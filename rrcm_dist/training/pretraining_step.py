@@ -1,6 +1,5 @@
 """A step of pre-training: the rRCM loss over the exact global batch, whatever fits in memory (gradient caching)."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,24 @@ from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.batches import PretrainingBatch
 from rrcm_dist.data.photometric import apply_photometric
 from rrcm_dist.distributed.world import World
+from rrcm_dist.errors import InvalidInput
 from rrcm_dist.models.attention import use_attention
 from rrcm_dist.models.rrcm import PretrainingNetwork
-from rrcm_dist.models.weights import load_into, read_weights
 from rrcm_dist.objectives.pretraining import pretraining_loss
 from rrcm_dist.schedules import target_rate
+from rrcm_dist.training.averages import WeightAverages
+from rrcm_dist.training.checkpoints import read_network, read_resume_state
 from rrcm_dist.training.engine import Engine
 from rrcm_dist.training.noise_draws import pretraining_levels, training_noise
 from rrcm_dist.training.parameter_groups import one_group
 from rrcm_dist.training.probe import LinearProbe
+from rrcm_dist.training.target import TargetNetwork
 
 
 class PretrainingStep:
     """Online and target network, and what a step does to them. Passes per image: 3 with gradient, 1 + 2 without."""
+
+    trained = "online"
 
     def __init__(
         self, recipe: PretrainConfig, total_steps: int, world: World, probe: LinearProbe | None = None
@@ -33,9 +37,10 @@ class PretrainingStep:
         settings = recipe.training
         network = PretrainingNetwork(recipe.encoder, recipe.projector, recipe.noise, recipe.seed, settings.precision)
         use_attention(network, settings.attention, world.device)
-        self._target = copy.deepcopy(network).requires_grad_(False).to(world.device)
+        self._target = TargetNetwork(network, settings, world)
         groups = one_group(network, recipe.optimizer.weight_decay)
         self.engine = Engine(network, groups, recipe.optimizer, settings, world)
+        self.averages = WeightAverages(self.engine, settings.averages)
 
     def backward(self, batch: PretrainingBatch, step: int) -> dict[str, Tensor]:
         """Gradients of the step's loss: the first micro-batch with its graph, the others by their cached gradients.
@@ -67,26 +72,28 @@ class PretrainingStep:
 
     def after_update(self, step: int) -> None:
         """Move the target's parameters towards the online ones; its batch norms have statistics of their own."""
-        rate = target_rate(step, self._total_steps, self._recipe.target)
+        self._target.follow(self.engine.network, target_rate(step, self._total_steps, self._recipe.target))
 
-        @torch.no_grad()
-        def average() -> None:
-            targets: list[Tensor] = list(self._target.parameters())
-            torch._foreach_lerp_(targets, [p.detach() for p in self.engine.network.parameters()], 1 - rate)
+    def networks(self) -> dict[str, dict[str, Tensor]]:
+        """Online and target network; see `Step`."""
+        return {"online": self.engine.weights(), "target": self._target.weights()}
 
-        self.engine.with_whole_parameters(average)
-
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """Online and target network, and the probe with its optimiser."""
-        probe = {} if self._probe is None else {"probe": self._probe.state()}
-        return {"online": self.engine.weights(), "target": dict(self._target.state_dict()), **probe}
+    def resume_state(self) -> dict[str, dict[str, Tensor]]:
+        """The probe with its optimiser; see `Step`."""
+        if self._probe is None:
+            return {}
+        # Copied: it is written while the next steps move it.
+        return {"probe": {name: value.to("cpu", copy=True) for name, value in self._probe.state().items()}}
 
     def load(self, checkpoint: Path) -> None:
-        """The target network of a checkpoint; the online one is in the engine's state."""
-        file = checkpoint / "target.safetensors"
-        load_into(self._target, read_weights(file).tensors, str(file))
-        if self._probe is not None and (probe := checkpoint / "probe.safetensors").is_file():
-            self._probe.load(read_weights(probe).tensors)
+        """The target network and the probe of a checkpoint; a probe that was not there then begins now."""
+        target = read_network(checkpoint, "target")
+        if target is None:
+            raise InvalidInput(f"{checkpoint} holds no target network: it is not of a pre-training run")
+        self._target.load(target)
+        probe = read_resume_state(checkpoint, "probe")
+        if self._probe is not None and probe is not None:
+            self._probe.load(probe)
 
     def _micro_batches(self, rows: int) -> list[slice]:
         size = self._recipe.training.micro_batch or rows
@@ -95,8 +102,11 @@ class PretrainingStep:
     @torch.no_grad()
     def _keys(self, views: "NoisyViews", micro_batches: list[slice]) -> tuple[Tensor, Tensor]:
         """Target projections (2, n, output) of views A and B, and online representations (n, D) of view Q."""
-        encoded = [self._target(*views.target(rows))[0] for rows in micro_batches]
-        target_projections = self._target.projector(torch.cat(encoded, dim=1))
+        first, *others = micro_batches
+        encoded = [self._target(*views.target(rows))[0] for rows in others]
+        target_projections = self._target(
+            *views.target(first), others=torch.cat(encoded, dim=1) if others else None, project=2
+        )[1]
         less_noisy = [self.engine(*views.less_noisy(rows))[0][0] for rows in micro_batches]
         return target_projections, torch.cat(less_noisy)
 

@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,8 @@ from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_json, write_text
+from rrcm_dist.models.checkpoint_files import own_metadata
+from rrcm_dist.training.checkpoints import Progress
 from rrcm_dist.training.utilisation import DevicePeak
 
 PACKAGES = ("rrcm-dist", "torch", "torchvision", "timm", "deepspeed", "numpy", "xformers", "webdataset")
@@ -46,21 +49,38 @@ FREE_KEYS = (
 class RunFolder:
     """The folder of one training run, on the rank that writes."""
 
-    def __init__(self, recipe: PretrainConfig | FinetuneConfig, data_identity: str) -> None:
+    def __init__(self, recipe: PretrainConfig | FinetuneConfig, data_identity: str, allow: Sequence[str] = ()) -> None:
+        """`allow`: keys, or beginnings of keys, in which the run that the folder holds may differ from `recipe`."""
         self.path = Path(recipe.output)
         self.checkpoints = self.path / "checkpoints"
         self._metrics, self._data = self.path / "metrics.jsonl", self.path / "data.json"
-        self._recipe, self._data_identity = recipe, {"train": data_identity}
+        self._recipe, self._data_identity, self._allow = recipe, {"train": data_identity}, tuple(allow)
 
     def check(self) -> None:
         """Raise `InvalidInput` if the folder holds another run, naming the keys in which they differ."""
         if self.path.exists() and not self.path.is_dir():
             raise InvalidInput(f"output {self.path} is a file; name a folder")
-        refuse_other_recipe(self._recipe)
-        if self._data.exists() and json.loads(self._data.read_text()) != self._data_identity:
+        refuse_other_recipe(self._recipe, self._allow)
+        if self._data.exists():
+            self._refuse_other_data(json.loads(self._data.read_text()).get("train"), str(self.path))
+
+    def check_checkpoint(self, checkpoint: Path, progress: Progress) -> None:
+        """Raise `InvalidInput` if a checkpoint is of another run, naming the keys in which they differ.
+
+        One that was copied here may be of another run than the folder.
+        """
+        for file in sorted(checkpoint.glob("*.safetensors")):
+            metadata = own_metadata(file)
+            if metadata is not None:
+                _refuse_differences(dump_recipe(metadata.recipe), self._recipe, self._allow, str(checkpoint))
+        if progress.data:
+            self._refuse_other_data(progress.data, str(checkpoint))
+
+    def _refuse_other_data(self, identity: str | None, where: str) -> None:
+        if identity != self._data_identity["train"] and not "data.train".startswith(self._allow or ("-",)):
             raise InvalidInput(
-                f"{self.path} holds a run on other data than {self._recipe.data.train} (other samples or shards): "
-                "give another output, or the shards that it was started with"
+                f"{where} holds a run on other data than {self._recipe.data.train} (other samples or shards): give "
+                "another output, or the shards that it was started with; --allow data.train goes on with these"
             )
 
     def open(self, start_step: int, ranks: int, peak: DevicePeak) -> None:
@@ -82,13 +102,22 @@ class RunFolder:
             file.write(json.dumps(metrics) + "\n")
 
 
-def refuse_other_recipe(recipe: PretrainConfig | FinetuneConfig) -> None:
-    """Raise `InvalidInput` if its folder holds a run of another recipe, naming the keys in which they differ."""
+def refuse_other_recipe(recipe: PretrainConfig | FinetuneConfig, allow: Sequence[str] = ()) -> None:
+    """Raise `InvalidInput` if its folder holds a run of another recipe, naming the keys in which they differ.
+
+    `allow`: keys, or beginnings of keys, that may differ besides those that change nothing of the run.
+    """
     stored = Path(recipe.output) / "recipe.yaml"
-    if stored.exists() and (changed := differences(stored.read_text(), recipe, FREE_KEYS)):
+    if stored.exists():
+        _refuse_differences(stored.read_text(), recipe, allow, str(recipe.output))
+
+
+def _refuse_differences(stored: str, recipe: PretrainConfig | FinetuneConfig, allow: Sequence[str], where: str) -> None:
+    if changed := differences(stored, recipe, (*FREE_KEYS, *allow)):
+        keys = " ".join(f"--allow {change.split(':')[0]}" for change in changed)
         raise InvalidInput(
-            f"{recipe.output} holds a run of another recipe ({'; '.join(changed)}): "
-            "give another output, or the recipe that it was started with"
+            f"{where} holds a run of another recipe ({'; '.join(changed)}): give another output, or the recipe that it "
+            f"was started with; {keys} goes on with the new values"
         )
 
 

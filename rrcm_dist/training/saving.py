@@ -1,0 +1,74 @@
+"""Saves checkpoints beside training: the ranks stand still while tensors are gathered, not while they are written."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.distributed.collectives import first_problem
+from rrcm_dist.distributed.world import World
+from rrcm_dist.errors import RRCMError, RunFailure
+from rrcm_dist.files import disk_failure, gigabytes
+from rrcm_dist.training.checkpoints import Contents, Progress, write_checkpoint
+from rrcm_dist.training.mirror import Mirror
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time, in a thread of the main rank that training does not wait for."""
+
+    def __init__(
+        self, folder: Path, recipe: PretrainConfig | FinetuneConfig, world: World, mirror: Mirror | None = None
+    ) -> None:
+        """`folder`: the run's `checkpoints/`; `mirror`: where each is copied to besides."""
+        self._folder, self._recipe, self._world, self._mirror = folder, recipe, world, mirror
+        self._thread: threading.Thread | None = None
+        self._problem = ""
+
+    def save(self, gather: Callable[[], Contents], progress: Progress) -> None:
+        """Gather what is to be kept and begin to write it; every rank must call it.
+
+        Waits for the checkpoint before. Raises `RunFailure` on every rank where that one could not be written.
+        """
+        self.settle()
+        start = time.monotonic()
+        contents = gather()
+        stood_still = time.monotonic() - start
+        if self._world.is_main:
+            self._thread = threading.Thread(target=self._write, args=(contents, progress, stood_still))
+            self._thread.start()
+
+    def problem(self) -> str:
+        """Why the last checkpoint could not be written, as soon as the main rank knows; else empty."""
+        return self._problem
+
+    def wait(self) -> None:
+        """Let what is being written be finished."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def settle(self) -> None:
+        """Wait for what is being written; every rank must call it, and raises `RunFailure` where it failed."""
+        self.wait()
+        if problem := first_problem(self._problem):
+            raise RunFailure(problem)
+
+    def _write(self, contents: Contents, progress: Progress, stood_still: float) -> None:
+        start = time.monotonic()
+        try:
+            checkpoint = write_checkpoint(self._folder, contents, self._recipe, progress)
+        except (RRCMError, OSError, RuntimeError) as error:
+            told = disk_failure(error, self._folder) if isinstance(error, OSError) else error
+            self._problem = f"{told}; the checkpoints before it are untouched"
+            return
+        size_bytes = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+        log.info(
+            "checkpoint %s: %s, training stood still for %.2f s, written beside it in %.1f s",
+            checkpoint.name, gigabytes(size_bytes), stood_still, time.monotonic() - start,
+        )  # fmt: skip
+        if self._mirror is not None:
+            self._mirror.keep(checkpoint)
