@@ -1,28 +1,23 @@
-"""From a sample's bytes to uint8 RGB pixels, and from pixels to a resized crop.
+"""From a sample's bytes to uint8 RGB pixels and their resized crops.
 
 JPEGs go through libjpeg-turbo (simplejpeg); where every crop is to shrink far, they are decoded at 1/2, 1/4 or 1/8 of
 their size, which halves the time for photographs of several megapixels. PNGs go through OpenCV, four times as fast as
 Pillow on small ones. Anything else (CMYK, EXIF-rotated or slightly damaged JPEG, other formats) goes through Pillow.
-Resizing is torch's antialiased uint8 one, the same that torchvision's transforms use on tensors.
 """
 
 import io
 import warnings
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-cv2.setNumThreads(0)  # one thread per loading process
+from rrcm_dist.data.resizing import Box, Interpolation, resized_crop
+
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # damaged files are our own to report
-
-Interpolation = Literal["bilinear", "bicubic"]
 
 RESERVE = 2
 """A crop decoded at reduced scale is still at least this many times larger than what it is resized to, so that the
@@ -35,15 +30,6 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 class DecodeError(ValueError):
     """The bytes are no image that can be read."""
-
-
-class Box(NamedTuple):
-    """A rectangle of an upright image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 class EncodedImage:
@@ -59,13 +45,17 @@ class EncodedImage:
             size = self._decoded.shape[:2]
         self.height, self.width = size
 
-    def crops(self, boxes: Sequence[Box], size: int, interpolations: Sequence[Interpolation]) -> list[Tensor]:
-        """Each box resized to uint8 (3, size, size), decoding once. Raises `DecodeError` for damaged bytes."""
+    def crops(
+        self, boxes: Sequence[Box], size: int, interpolations: Sequence[Interpolation], flips: Sequence[bool]
+    ) -> list[Tensor]:
+        """Each box resized to uint8 (3, size, size) and flipped or not, decoding once.
+
+        Raises `DecodeError` for damaged bytes.
+        """
         pixels = self._pixels(self._largest_reduction(boxes, size))
-        pixels_1CHW = torch.from_numpy(pixels).permute(2, 0, 1)[None]
         return [
-            _resized(pixels_1CHW, self._scaled(box, pixels), size, interpolation)
-            for box, interpolation in zip(boxes, interpolations, strict=True)
+            resized_crop(pixels, self._scaled(box, pixels), size, interpolation, flip)
+            for box, interpolation, flip in zip(boxes, interpolations, flips, strict=True)
         ]
 
     def _largest_reduction(self, boxes: Sequence[Box], size: int) -> int:
@@ -92,13 +82,6 @@ class EncodedImage:
         top, left = round(box.top * rows), round(box.left * columns)
         bottom, right = round((box.top + box.height) * rows), round((box.left + box.width) * columns)
         return Box(top, left, bottom - top, right - left)
-
-
-def _resized(pixels_1CHW: Tensor, box: Box, size: int, interpolation: Interpolation) -> Tensor:
-    crop = pixels_1CHW[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
-    if (box.height, box.width) == (size, size):
-        return crop[0].contiguous()
-    return interpolate(crop, size=(size, size), mode=interpolation, antialias=True)[0].contiguous()
 
 
 def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:

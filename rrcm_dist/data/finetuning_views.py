@@ -32,9 +32,8 @@ class FinetuningView:
         box = centre_square(image.height, image.width)
         if self._views.kind != "weak":
             box = random_resized_crop(generator, image.height, image.width, self._views.crop_scale)
-        (view,) = image.crops([box], self._size, ["bicubic"])
-        if generator.random() < self._views.flip:
-            view = view.flip(2)
+        flip = generator.random() < self._views.flip
+        (view,) = image.crops([box], self._size, ["bicubic"], [flip])
         if self._augment is not None:
             with seeded_library_state(Purpose.VIEWS, *coordinates, "randaugment"):
                 view = self._augment(view)

@@ -94,7 +94,7 @@ class CentreView:
 
     def __call__(self, image: EncodedImage, *_: Coordinate) -> torch.Tensor:
         """uint8 (3, size, size)."""
-        return image.crops([centre_square(image.height, image.width)], self._size, ["bicubic"])[0]
+        return image.crops([centre_square(image.height, image.width)], self._size, ["bicubic"], [False])[0]
 
 
 def _pretraining_batch(samples: Sequence[PretrainingSample], labels: Labels) -> PretrainingBatch:

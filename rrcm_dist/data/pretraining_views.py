@@ -37,13 +37,12 @@ class PretrainingView:
     def __call__(self, image: EncodedImage, *coordinates: Coordinate) -> PretrainingSample:
         """The views of `image` at the position that the coordinates name."""
         generator = numpy_generator(Purpose.VIEWS, *coordinates)
-        flips = generator.random(3) < self._views.flip
+        flips = [chance < self._views.flip for chance in generator.random(3).tolist()]
         boxes = [
             centre_square(image.height, image.width),
             random_resized_crop(generator, image.height, image.width, self._views.crop_scale),
             random_resized_crop(generator, image.height, image.width, self._views.crop_scale),
         ]
         photometric_a, photometric_b = (draw_photometric(generator, self._views, view) for view in (0, 1))
-        crops = image.crops(boxes, self._size, ["bicubic", "bilinear", "bilinear"])
-        plain, view_a, view_b = (crop.flip(2) if flip else crop for crop, flip in zip(crops, flips, strict=True))
+        plain, view_a, view_b = image.crops(boxes, self._size, ["bicubic", "bilinear", "bilinear"], flips)
         return PretrainingSample(plain, view_a, view_b, photometric_a, photometric_b)

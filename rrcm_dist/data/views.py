@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from rrcm_dist.data.decoding import Box
+from rrcm_dist.data.resizing import Box
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 ATTEMPTS = 10

@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 
 from rrcm_dist.data import decoding
-from rrcm_dist.data.decoding import Box, DecodeError, EncodedImage
+from rrcm_dist.data.decoding import DecodeError, EncodedImage
+from rrcm_dist.data.resizing import Box
 from rrcm_dist.torchvision_compat import allow_cpu_torch
 
 
 def whole(data: bytes, size: int | None = None) -> torch.Tensor:
     image = EncodedImage(data)
     side = min(image.height, image.width)
-    return image.crops([Box(0, 0, side, side)], size or side, ["bilinear"])[0]
+    return image.crops([Box(0, 0, side, side)], size or side, ["bilinear"], [False])[0]
 
 
 def pixels(image: Image.Image) -> torch.Tensor:
@@ -77,7 +78,7 @@ def test_resized_crops_are_torchvisions(photographs, encoded, interpolation: str
 
     data = encoded(photographs[0], "PNG")
     for box in (Box(10, 20, 400, 300), Box(3, 5, 120, 90), Box(0, 106, 427, 427)):
-        (ours,) = EncodedImage(data).crops([box], size, [interpolation])
+        (ours,) = EncodedImage(data).crops([box], size, [interpolation], [False])
         theirs = resized_crop(photographs[0], *box, [size, size], InterpolationMode(interpolation))
         difference = (ours.int() - pixels(theirs).int()).abs().float()
         assert difference.max() <= 8
@@ -87,11 +88,13 @@ def test_resized_crops_are_torchvisions(photographs, encoded, interpolation: str
 def test_a_reduced_decode_is_nearly_the_full_one(photographs, encoded, monkeypatch) -> None:
     data = encoded(photographs[0].resize((2560, 1708), Image.Resampling.LANCZOS), "JPEG", quality=92)
     boxes = [Box(0, 426, 1708, 1708), Box(100, 1000, 900, 1200)]
-    reduced = EncodedImage(data).crops(boxes, 64, ["bicubic", "bilinear"])
+    reduced = EncodedImage(data).crops(boxes, 64, ["bicubic", "bilinear"], [False, False])
     assert EncodedImage(data)._largest_reduction(boxes, 64) == 4
     monkeypatch.setattr(decoding, "RESERVE", 10**6)
     assert EncodedImage(data)._largest_reduction(boxes, 64) == 1
-    for fast, full in zip(reduced, EncodedImage(data).crops(boxes, 64, ["bicubic", "bilinear"]), strict=True):
+    for fast, full in zip(
+        reduced, EncodedImage(data).crops(boxes, 64, ["bicubic", "bilinear"], [False, False]), strict=True
+    ):
         difference = (fast.int() - full.int()).abs().float()
         assert difference.mean() < 1
         assert difference.max() <= 16

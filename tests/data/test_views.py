@@ -61,7 +61,7 @@ def test_the_centre_square_is_guided_diffusions_centre_crop(photographs, encoded
 
 def _both_centre_crops(picture: Image.Image, encoded) -> tuple[torch.Tensor, torch.Tensor]:
     image = EncodedImage(encoded(picture, "PNG"))
-    (ours,) = image.crops([centre_square(image.height, image.width)], 224, ["bicubic"])
+    (ours,) = image.crops([centre_square(image.height, image.width)], 224, ["bicubic"], [False])
     return ours.float(), torch.from_numpy(np.array(_center_crop_arr(picture, 224))).permute(2, 0, 1).float()
 
 
