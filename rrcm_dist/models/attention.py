@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from rrcm_dist.errors import InvalidInput
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""q, k, v (batch, tokens, heads, head width) → the same shape."""
+"""q (batch, queries, heads, head width), k and v (batch, tokens, heads, head width) → the shape of q."""
 
 SHORT_SEQUENCE = 32
-"""Tokens up to which a CPU is quicker with the products written out than with torch's blocked kernel."""
+"""Queries up to which a CPU is quicker with the products written out than with torch's blocked kernel."""
 
 
 def attention_function(
@@ -62,21 +62,34 @@ def _failure(device_type: str, dtype: torch.dtype, head_width: int) -> str:
     return ""
 
 
+class QueriesKeysValues(nn.Linear):
+    """q, k and v of tokens, by one matrix."""
+
+    def forward(self, x: Tensor, read: int | None = None) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """(batch, tokens, width) → three of that shape; with `read`, q is of that many first tokens only."""
+        if read is None:
+            q, k, v = super().forward(x).chunk(3, dim=-1)
+        else:
+            for_q, for_k_and_v = self.weight.tensor_split([x.shape[-1]])
+            q = F.linear(x[:, :read], for_q)
+            k, v = F.linear(x, for_k_and_v).chunk(2, dim=-1)
+        return q, k, v
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention without q/k/v bias: (batch, tokens, width) → the same shape."""
+    """Multi-head self-attention without q/k/v bias."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = QueriesKeysValues(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
         self.attend: AttentionFunction = _sdpa
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens attend to each other within their image."""
-        batch, tokens, width = x.shape
-        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).unbind(2)
-        return self.proj(self.attend(q, k, v).reshape(batch, tokens, width))
+    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+        """(batch, tokens, width) → the same shape, or its first `read` tokens: what they read from all tokens."""
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(x, read))
+        return self.proj(self.attend(q, k, v).flatten(2))
 
 
 def use_attention(module: nn.Module, name: str, device: torch.device, precision: str | None = None) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rrcm_dist.config.parts import EncoderConfig
 from rrcm_dist.models.attention import Attention
+from rrcm_dist.models.linear import LinearAfterGelu
 from rrcm_dist.noise import input_scale, sinusoidal_embedding, time_condition
 from rrcm_dist.random_streams import Purpose, stream_key
 
@@ -44,11 +45,11 @@ class Mlp(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = LinearAfterGelu(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) → (…, width)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.fc1(x))
 
 
 class Block(nn.Module):
@@ -61,9 +62,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, mlp_hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, tokens, width) → the same shape."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+        """(batch, tokens, width) → the same shape, or its first `read` tokens where no others will be read."""
+        x = x[:, :read] + self.attn(self.norm1(x), read)
         return x + self.mlp(self.norm2(x))
 
 
@@ -106,9 +107,10 @@ class Encoder(nn.Module):
         time_token = sinusoidal_embedding(time_condition(t), self.config.width)[:, None]
         class_token = self.cls_token.expand(noisy.shape[0], -1, -1)
         x = torch.cat([class_token, time_token, self.patch_embed(scaled).float()], dim=1) + self.pos_embed
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        x = x[:, 0]
+        # Only the class token is read: the last block need not compute what becomes of the others.
+        x = self.blocks[-1](x, read=1)[:, 0]
         return self.norm(x).float() if final_norm else x.float()
 
     def _initialize(self) -> None:

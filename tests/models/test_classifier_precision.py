@@ -23,7 +23,7 @@ def test_bf16_is_computed_in_bf16_and_fp32_in_fp32_whatever_surrounds_them(tmp_p
     for precision in ("fp32", "bf16"):
         classifier = build_classifier(config, "auto", CPU, precision)
         block = classifier.network.encoder.blocks[0]
-        block.attn.qkv.register_forward_hook(lambda *call, to=precision: types.update({to: call[-1].dtype}))
+        block.attn.proj.register_forward_hook(lambda *call, to=precision: types.update({to: call[-1].dtype}))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=outer):
             logits[precision] = classifier(noisy)
     assert types == {"fp32": torch.float32, "bf16": torch.bfloat16}

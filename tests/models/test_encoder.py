@@ -100,3 +100,10 @@ def test_images_of_a_batch_do_not_see_each_other():
             torch.testing.assert_close(
                 together[i : i + 1], encoder(images[i : i + 1], t[i : i + 1]), rtol=1e-4, atol=1e-5
             )
+
+
+def test_the_last_block_makes_of_the_class_token_what_a_whole_block_would():
+    block, tokens = Encoder(SMALL, 0.5).blocks[-1], torch.randn(3, 18, 64)
+    short = block(tokens, read=1)
+    assert short.shape == (3, 1, 64)
+    torch.testing.assert_close(short, block(tokens)[:, :1], rtol=1e-5, atol=1e-6)

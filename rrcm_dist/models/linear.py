@@ -1,0 +1,34 @@
+"""A linear layer that keeps less for the backward pass."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LinearAfterGelu(nn.Linear):
+    """GELU, then Linear. For the backward pass only the input is kept, of which GELU is computed again: a quarter of a
+    transformer block's activations fewer, for an operation beside two matrix products."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in_features) before GELU → (…, out_features)."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _GeluLinear.apply(x, self.weight, self.bias)
+        return F.linear(F.gelu(x), self.weight, self.bias)
+
+
+class _GeluLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(F.gelu(x), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)
+        to_weight = rows.T @ F.gelu(x).to(rows.dtype).flatten(0, -2)
+        to_gelu = (rows @ weight.to(rows.dtype)).view(x.shape).to(x.dtype)
+        to_x = torch.ops.aten.gelu_backward(to_gelu, x)
+        return to_x, to_weight.to(weight.dtype), rows.sum(dim=0).to(weight.dtype)

@@ -1,0 +1,36 @@
+"""The linear layer that computes GELU again is GELU and a linear layer."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rrcm_dist.models.linear import LinearAfterGelu
+
+
+def gradients(compute, x, layer, dtype):
+    x = x.detach().clone().requires_grad_(True)
+    layer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        output = compute(x)
+    (output.float() * torch.linspace(-1, 1, output.numel()).view(output.shape)).sum().backward()
+    return [output.detach(), x.grad, layer.weight.grad.clone(), layer.bias.grad.clone()]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_output_and_gradients_are_those_of_gelu_and_linear(dtype):
+    generator = torch.Generator().manual_seed(0)
+    layer, x = LinearAfterGelu(24, 7), torch.randn(3, 5, 24, generator=generator).to(dtype)
+    found = gradients(layer, x, layer, dtype)
+    expected = gradients(lambda x: F.linear(F.gelu(x), layer.weight, layer.bias), x, layer, dtype)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        scale = float(other.float().abs().max())
+        torch.testing.assert_close(one, other, rtol=0, atol=scale * (1e-6 if dtype == torch.float32 else 1e-2))
+
+
+def test_gelus_output_is_not_kept_for_the_backward_pass():
+    kept = []
+    layer, x = LinearAfterGelu(24, 7), torch.randn(5, 24, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        layer(x)
+    assert sorted(t.shape for t in kept) == sorted([x.shape, layer.weight.shape])
