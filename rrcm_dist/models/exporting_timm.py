@@ -25,6 +25,7 @@ from rrcm_dist.models.representation import Representation
 from rrcm_dist.models.rrcm import FinetuningNetwork, PretrainingNetwork
 from rrcm_dist.models.weights import write_weights
 from rrcm_dist.noise import conditioning_level, input_scale, sinusoidal_embedding, time_condition
+from rrcm_dist.progress import progress_bar
 from rrcm_dist.torchvision_compat import allow_cpu_torch
 
 ARCHITECTURE = "vit_base_patch16_clip_224"
@@ -53,11 +54,13 @@ def export_timm(
     if class_names is not None and len(class_names) != classes:
         raise InvalidInput(f"{len(class_names)} names of classes do not go with a network of {classes} classes")
     level = conditioning_level(recipe.noise, sigma)
-    with whole_folder(folder) as aside:
+    with whole_folder(folder) as aside, progress_bar(f"exporting {folder.name}", 2, unit="steps") as bar:
         write_json(aside / "config.json", _config(trained, recipe, sigma, level, classes, class_names))
         write_weights(aside / "model.safetensors", _weights(trained, level, classes > 0), {"format": "pt"})
         write_text(aside / "README.md", _card(recipe, file, sigma, classes))
+        bar.advance(1, "comparing")
         _compare(trained, aside, level, classes > 0)
+        bar.advance()
 
 
 def _normalizes(trained: PretrainingNetwork | FinetuningNetwork) -> bool:

@@ -1,7 +1,11 @@
-"""Tiny checkpoints of digits, trained for a few steps."""
+"""Tiny checkpoints of digits, trained for a few steps, and shards of something else."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from tiny import finetune_recipe, pretrain_recipe
 
@@ -22,3 +26,18 @@ def finetuned(digits: Path, pretrained: Path, tmp_path_factory: pytest.TempPathF
     output = tmp_path_factory.mktemp("finetuned")
     run_training(finetune_recipe(digits, output, pretrained, steps=4, checkpoint_every=4), "cpu", "auto")
     return output
+
+
+@pytest.fixture(scope="session")
+def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of six images of two classes, of another size and shape than digits."""
+    folder = tmp_path_factory.mktemp("two-classes")
+    for name in ("dark", "light"):
+        images = folder / "images" / name
+        images.mkdir(parents=True)
+        for i in range(3):
+            grey = 40 * i + (120 if name == "light" else 0)
+            cv2.imwrite(str(images / f"{i}.png"), np.full((32, 48, 3), grey, np.uint8))
+    command = [sys.executable, "-m", "shards", "build", "imagefolder", str(folder / "images"), str(folder / "shards")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "shards"

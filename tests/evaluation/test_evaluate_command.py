@@ -1,12 +1,8 @@
 """`rrcm evaluate` finds what training logged, for any checkpoint, and says what a checkpoint or shards lack."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from command import rrcm
 
@@ -79,16 +75,28 @@ def test_an_average_is_chosen_by_its_name(monkeypatch, capsys, tmp_path, pretrai
     assert found["network"] == "average-0.9"
 
 
-def test_mistakes_are_told(monkeypatch, capsys, tmp_path, pretrained, finetuned):
-    other = _build_two_classes(tmp_path / "other")
+def test_an_exported_encoder_is_evaluated_on_any_shards_and_sizes(
+    monkeypatch, capsys, tmp_path, pretrained, two_classes
+):
+    encoder = tmp_path / "encoder.safetensors"
+    arguments = ("--network", "target", "--output", encoder, "--encoder")
+    code, _, err = rrcm(monkeypatch, capsys, "export", pretrained, *arguments)
+    assert code == 0, err
+    shards = ("--data", two_classes, "--train", two_classes, "--sigmas", "0")
+    results, _ = evaluate(monkeypatch, capsys, tmp_path, encoder, *shards)
+    assert results["knn", 0.0]["images"] == 6
+    assert results["probe", 0.0]["accuracy"] == 1.0
+
+
+def test_mistakes_are_told(monkeypatch, capsys, tmp_path, pretrained, finetuned, two_classes):
     for arguments, told in (
         ((pretrained,), "choose one by --network"),
         ((pretrained, "--network", "average-0.9"), "has no average-0.9.safetensors; it has online"),
         ((tmp_path / "absent",), "there is no"),
         ((finetuned, "--data", tmp_path), "--data: "),
         ((finetuned, "--train", tmp_path / "absent"), "--train: "),
-        ((finetuned, "--data", other), "tells 10 classes, and"),
-        ((finetuned, "--train", other), "have different classes (10 and 2, or other names)"),
+        ((finetuned, "--data", two_classes), "tells 10 classes, and"),
+        ((finetuned, "--train", two_classes), "have different classes (10 and 2, or other names)"),
         ((finetuned, "--sigmas", "a"), "is not a list of numbers"),
         ((finetuned, "--sigmas", "-1"), "none below 0"),
         ((finetuned, "--sigmas", ","), "must be at least one number"),
@@ -98,16 +106,3 @@ def test_mistakes_are_told(monkeypatch, capsys, tmp_path, pretrained, finetuned)
         assert code == 2
         assert told in err, err
         assert "Traceback" not in err
-
-
-def _build_two_classes(folder):
-    """Shards of images of two classes."""
-    for name in ("dark", "light"):
-        images = folder.parent / "images" / name
-        images.mkdir(parents=True)
-        for i in range(3):
-            grey = 40 * i + (100 if name == "light" else 0)
-            cv2.imwrite(str(images / f"{i}.png"), np.full((32, 48, 3), grey, np.uint8))
-    command = [sys.executable, "-m", "shards", "build", "imagefolder", str(folder.parent / "images"), str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder
