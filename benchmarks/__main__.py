@@ -6,6 +6,10 @@ import sys
 
 DESCRIPTIONS = {
     "pretraining_step": "one pre-training step beside the same loss written out plainly (CPU or GPU)",
+    "communication": "bytes a rank sends per step, computed and on the wire, ZeRO stages 0 to 3 (CPU, 2 and 4 ranks)",
+    "loss_memory": "memory of one rank's loss at batches to 65 536 beside all logits at once (CPU or GPU)",
+    "zero_stages": "ZeRO stages 0 to 3 side by side: seconds, memory, bytes (CPU, 2 ranks)",
+    "scaling": "images/s at 8 to 512 GPUs predicted from step, gather and reduce costs (--validate on this machine)",
     "loader": "images/s per core of the loader beside torchvision's pipeline (--shards FOLDER)",
     "certification_worker": "draws/s of a worker beside the bare forward pass and a plain loop (CPU or GPU)",
     "certification_pool": "several Ray workers beside one",

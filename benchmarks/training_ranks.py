@@ -4,23 +4,21 @@ Views are random pixels made beforehand, so that no loader plays a part. Bytes a
 process's own TCP sockets (TCP_INFO), headers and acknowledgements left out: what a rank truly sent.
 """
 
-import json
 import os
 import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.ranks import finish, run_ranks
+
 BYTES_SENT_OFFSET = 200
 """Of tcpi_bytes_sent in the kernel's struct tcp_info (Linux 4.19 and later)."""
-SECONDS = 480
 SMALL_NETWORK = (
     "encoder.image_size=16",
     "encoder.patch=4",
@@ -41,7 +39,7 @@ class Measured:
     sent_bytes: float
     """Sent over the process's sockets, per step."""
     payload_bytes: dict[str, float]
-    """Sizes of the tensors given to the collectives, by operation, per step."""
+    """Sizes of the tensors given to the collectives in one step, by operation."""
     peak_bytes: int
     """Most resident memory during these steps, above what the process held before the networks were built."""
 
@@ -59,31 +57,11 @@ def measure_ranks(recipe: Any, ranks: int, steps: int, threads: int = 1) -> list
     """Train `1 + steps` steps of a pre-training recipe as `ranks` ranks; one result a rank."""
     from rrcm_dist.config.load import dump_recipe
 
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+    with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "recipe.yaml")
         file.write_text(dump_recipe(recipe))
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        command = [sys.executable, "-m", "benchmarks.training_ranks", str(file), str(steps)]
-        processes = [
-            subprocess.Popen(command, env=_environment(rank, ranks, port, threads), stdout=subprocess.PIPE, text=True)
-            for rank in range(ranks)
-        ]
-        try:
-            outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-    if any(process.returncode for process in processes):
-        sys.exit(f"the ranks failed with exit codes {[process.returncode for process in processes]}")
-    return [Measured(**json.loads(output.splitlines()[-1])) for output in outputs]
-
-
-def _environment(rank: int, ranks: int, port: int, threads: int) -> dict[str, str]:
-    place = {"RANK": rank, "WORLD_SIZE": ranks, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    quiet = {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore::FutureWarning"}
-    return {**os.environ, **{key: str(value) for key, value in place.items()}, **quiet}
+        results = run_ranks("benchmarks.training_ranks", [str(file), str(steps)], ranks, threads)
+    return [Measured(**result) for result in results]
 
 
 def sent_bytes() -> int:
@@ -148,24 +126,18 @@ def measure_here(recipe: Any, steps: int) -> Measured:
         train(0)
         resident_bytes()
         seconds: list[float] = []
-        sent_before, payloads = sent_bytes(), Payloads()
+        sent_before = sent_bytes()
         for k in range(1, steps + 1):
             start = time.perf_counter()
-            with payloads:
-                train(k)
+            train(k)
             seconds.append(time.perf_counter() - start)
-        per_step = {name: size / steps for name, size in Counter(payloads.sizes).items()}
-        sent = (sent_bytes() - sent_before) / steps
-        return Measured(median(seconds), sent, per_step, peak_bytes() - before)
-
-
-def _main() -> None:
-    from rrcm_dist.config.load import load_recipe
-
-    measured = measure_here(load_recipe(sys.argv[1], kind="pretrain"), int(sys.argv[2]))
-    print(json.dumps(asdict(measured)), flush=True)
-    os._exit(0)  # threads of the process group sometimes abort an ordinary end, after all is done
+        sent, peak = (sent_bytes() - sent_before) / steps, peak_bytes() - before
+        with Payloads() as payloads:  # takes time of its own
+            train(steps + 1)
+        return Measured(median(seconds), sent, dict(payloads.sizes), peak)
 
 
 if __name__ == "__main__":
-    _main()
+    from rrcm_dist.config.load import load_recipe
+
+    finish(asdict(measure_here(load_recipe(sys.argv[1], kind="pretrain"), int(sys.argv[2]))))

@@ -2,7 +2,7 @@
 
 from rrcm_dist.config import estimate
 from rrcm_dist.config.communication import PROBE_CLASSES, micro_batches, sent_bytes
-from rrcm_dist.config.gpus import GPUS_PER_NODE, Machine
+from rrcm_dist.config.gpus import GPUS_PER_NODE, NETWORK_GB_S, Machine
 from rrcm_dist.config.roofline import roofline
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.config.wording import duration, millions, quantity
@@ -107,8 +107,9 @@ def _communication(recipe: PretrainConfig | FinetuneConfig, machine: Machine) ->
 
 def _roofline(recipe: PretrainConfig | FinetuneConfig, machine: Machine) -> Rows:
     roofs = roofline(recipe, machine)
-    where = "within a node" if machine.gpus <= GPUS_PER_NODE else f"between nodes of {GPUS_PER_NODE}, assumed"
-    remarks = {"memory": ", nothing fused but attention", "network": f" in one direction, {where}"}
+    network = f"assuming {GPUS_PER_NODE} × {NETWORK_GB_S:g} GB/s a node"
+    where = "within a node" if machine.gpus <= GPUS_PER_NODE else network
+    remarks = {"memory": ", nothing fused but attention", "network": f" one way, {where}"}
     rows = []
     for resource, roof in roofs.items():
         rate = f"at {quantity(roof.rate, roof.unit)}/s"

@@ -71,8 +71,9 @@ class Machine:
 
     @property
     def ring_gb_s(self) -> float:
-        """What a GPU sends to the next of a ring over all of them, GB/s: a ring is as slow as its slowest link."""
-        return self.gpu.link_gb_s if self.gpus <= GPUS_PER_NODE else min(NETWORK_GB_S, self.gpu.link_gb_s)
+        """What a GPU sends in rings over all of them, GB/s: as many rings as GPUs leave a node, by all its links."""
+        network = NETWORK_GB_S * GPUS_PER_NODE
+        return self.gpu.link_gb_s if self.gpus <= GPUS_PER_NODE else min(network, self.gpu.link_gb_s)
 
     def assumption(self, precision: str) -> str:
         """The remark beside every time."""

@@ -46,7 +46,7 @@ def test_pretraining_tells_what_a_rank_sends_and_what_bounds_the_step():
     page = describe(load_recipe("imagenet/pretrain-b"), 32, "A800")
     assert "20.3 MB" in row(page, "keys of the loss")  # 31 × 128 × (2 × 256 + 768) float32
     assert "1.26 GB" in row(page, "sent in all")
-    assert "25 GB/s" in row(page, "network")
+    assert "8 × 25 GB/s a node" in row(page, "network")
     assert "arithmetic" in row(page, "longest")
 
 
