@@ -1,4 +1,4 @@
-"""`rrcm evaluate`: how well a checkpoint tells held-out images."""
+"""`rrcm evaluate`: how well held-out images are classified by what a checkpoint has learned."""
 
 import sys
 from collections.abc import Sequence
@@ -31,7 +31,8 @@ WIDTH_OF_A_FILE = 160
 def command(
     checkpoint: CheckpointArgument,
     data: Annotated[
-        str | None, typer.Option(metavar="SHARDS", help="Images to tell.", show_default="the recipe's data.held_out")
+        str | None,
+        typer.Option(metavar="SHARDS", help="Images to classify.", show_default="the recipe's data.held_out"),
     ] = None,
     train: Annotated[
         str | None,
@@ -50,7 +51,7 @@ def command(
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Images to tell, evenly spaced.", show_default="the recipe's")
+        int | None, typer.Option(min=1, help="Images to classify, evenly spaced.", show_default="the recipe's")
     ] = None,
     bank: Annotated[
         int | None,
@@ -69,7 +70,7 @@ def command(
         typer.Option("--output", "-o", metavar="FILE.json", help="Write the results.", show_default="none is written"),
     ] = None,
 ) -> None:
-    """Tell held-out images by what a checkpoint has learned, clean and under noise.
+    """Classify held-out images by what a checkpoint has learned, clean and under noise.
 
     ```sh
     rrcm evaluate runs/pretrain --network online

@@ -26,6 +26,8 @@ class Format(StrEnum):
 SUFFIXES = {Format.SAFETENSORS: ".safetensors", Format.TORCH: ".pt2", Format.ONNX: ".onnx"}
 """timm's is a folder."""
 AT_ONE_LEVEL = (Format.TIMM, Format.ONNX)
+PATIENCE_SECONDS = 20.0
+"""With a store that is asked for the names of classes."""
 
 
 def command(
@@ -116,12 +118,14 @@ def _export_timm(
 
 def _class_names(metadata: "OwnMetadata", classes_of: str | None) -> tuple[str, ...] | None:
     """Those of the shards; None where the recipe's own are not there, which is said."""
-    from rrcm_dist.data.index import load_index
+    from rrcm_dist.data.index import read_header
+    from rrcm_dist.data.stores import StoreSettings
 
+    store = StoreSettings(patience=PATIENCE_SECONDS)
     if classes_of is not None:
-        return load_index(classes_of).classes
+        return read_header(classes_of, store)["classes"]
     try:
-        return load_index(metadata.recipe.data.train).classes
+        return read_header(metadata.recipe.data.train, store)["classes"]
     except RRCMError:
         typer.echo(
             f"the classes have no names: {metadata.recipe.data.train} cannot be read; --classes-of names other shards",

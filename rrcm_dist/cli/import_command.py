@@ -50,8 +50,9 @@ def command(
     ```
 
     With or without a wrapper's "module." before every name. What is written serves as start_from of `rrcm finetune`,
-    as a checkpoint of `rrcm certify`, and to `rrcm export`. Every key is listed; a key of another shape than the
-    recipe's, or one that the encoder lacks, is an error. Only the projector may be missing. No code in FILE is run.
+    as a checkpoint of `rrcm certify`, and to `rrcm evaluate`, `rrcm embed` and `rrcm export`. Every key is listed; a
+    key of another shape than the recipe's, or one that the encoder lacks, is an error. Only the projector may be
+    missing. No code in FILE is run.
     """
     from rrcm_dist.config.load import load_recipe
     from rrcm_dist.files import write_json

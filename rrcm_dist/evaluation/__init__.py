@@ -1,1 +1,1 @@
-"""What trained networks make of held-out images: representations, and how well neighbours, a probe or a head tell."""
+"""What trained networks make of images: representations, and answers by neighbours, a linear probe or a head."""

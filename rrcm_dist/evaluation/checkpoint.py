@@ -1,4 +1,4 @@
-"""How well a checkpoint tells held-out images, clean and under noise: by neighbours, by a linear probe, by its head."""
+"""How well a checkpoint classifies held-out images, clean and under noise: by neighbours, a linear probe, its head."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,7 +115,7 @@ def _check_classes(trained: Trained, held_out: DatasetIndex, train: DatasetIndex
         )
     if isinstance(trained.recipe, FinetuneConfig) and len(held_out.classes) != trained.recipe.classes:
         raise InvalidInput(
-            f"{trained.file} tells {trained.recipe.classes} classes, and {held_out.place} has "
+            f"{trained.file} knows {trained.recipe.classes} classes, and {held_out.place} has "
             f"{len(held_out.classes)}: give shards of the classes that it was fine-tuned on"
         )
 

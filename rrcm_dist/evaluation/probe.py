@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rrcm_dist.random_streams import Purpose, numpy_generator
 
-PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+PENALTIES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """λ of mean cross-entropy + λ/2 · ‖W‖², tried from the strongest on."""
 SPLIT = 5
 """One in so many of the training images chooses λ."""

@@ -43,7 +43,7 @@ class Trained:
         return conditioned(Representation(self.network), self.recipe.noise, sigma, self.precision)
 
     def classes_of(self, representations: Tensor) -> Tensor:
-        """Those that a fine-tuned network's head tells: (n, D) float32 → (n,) int64."""
+        """The answers of a fine-tuned network's head: (n, D) float32 → (n,) int64."""
         assert isinstance(self.network, FinetuningNetwork)
         with autocast(self.precision, self.device):
             return self.network.head(representations).argmax(dim=1)
