@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rrcm_dist.data.checked_reading import checked_reader
 from rrcm_dist.data.index import DatasetIndex, load_index, read_header
-from rrcm_dist.data.raw_reading import raw_reader
 
 IMAGES_LOOKED_AT = 200
 
@@ -43,12 +43,12 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 def _images(index: DatasetIndex) -> dict[str, Any]:
     """Sizes and colour modes as stored, before any rotation that EXIF asks for."""
     rows = np.unique(np.linspace(0, len(index) - 1, IMAGES_LOOKED_AT).astype(np.int64)).tolist()
-    reader = raw_reader(index)
+    reader = checked_reader(index)
     reader.expect(rows)
     widths, heights, modes = [], [], Counter[str]()
     for row in rows:
         try:
-            with Image.open(io.BytesIO(reader.read(row))) as image:
+            with Image.open(io.BytesIO(reader.read(row) or b"")) as image:
                 widths.append(image.width)
                 heights.append(image.height)
                 modes[image.mode] += 1

@@ -4,7 +4,6 @@ import hashlib
 import os
 import platform
 import shutil
-import zlib
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from cluster.record.progress import newest_checkpoint
 from rrcm_dist.config.estimate import checkpoint_bytes, loader_queue_bytes
 from rrcm_dist.config.parts import DataConfig
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.data.checked_reading import checked_reader
 from rrcm_dist.data.index import load_index
-from rrcm_dist.data.raw_reading import raw_reader
 from rrcm_dist.data.stores import StoreSettings
 from rrcm_dist.errors import RRCMError
 from rrcm_dist.files import gigabytes
@@ -102,11 +101,11 @@ def _read_samples(place: str, data: DataConfig) -> int:
     """Read as many samples as there are streams, evenly spaced over the shards; returns how many there are in all."""
     store = StoreSettings(data.cache, data.cache_gb, min(data.store_patience, STORE_SECONDS))
     index = load_index(place, store)
-    reader = raw_reader(index)
+    reader = checked_reader(index)
     rows = np.unique(np.linspace(0, len(index) - 1, data.streams, dtype=np.int64)).tolist()
     reader.expect(rows)
     for row in rows:
-        if zlib.crc32(reader.read(row)) != int(index.crc32[row]):
+        if reader.read(row) is None:
             shard = f"{place}/{index.shards[index.shard_of[row]].name}"
             raise OSError(f"sample {index.keys[row]} of {shard} is damaged: `python -m shards verify {place}`")
     return len(index)

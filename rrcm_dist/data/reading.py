@@ -1,11 +1,10 @@
 """Images of single samples out of the shards, by ranged reads at the offsets of the index, each one checked."""
 
-import zlib
 from collections.abc import Iterable
 
+from rrcm_dist.data.checked_reading import checked_reader
 from rrcm_dist.data.decoding import DecodeError
 from rrcm_dist.data.index import DatasetIndex
-from rrcm_dist.data.raw_reading import raw_reader
 
 
 class SampleReader:
@@ -13,7 +12,7 @@ class SampleReader:
 
     def __init__(self, index: DatasetIndex) -> None:
         self._index = index
-        self._source = raw_reader(index)
+        self._source = checked_reader(index)
 
     def expect(self, sample_ids: Iterable[int]) -> None:
         """Say which samples will be read next, in this order: from a store they are read ahead, as far as fits."""
@@ -26,7 +25,7 @@ class SampleReader:
         `DecodeError` where the bytes are not those that the index was made from.
         """
         data = self._source.read(sample_id)
-        if zlib.crc32(data) != int(self._index.crc32[sample_id]):
+        if data is None:
             shard = self._index.shards[self._index.shard_of[sample_id]].name
             where = f"{self._index.place}/{shard}, byte {self._index.offset[sample_id]}"
             raise DecodeError(f"checksum differs from the index ({where})")

@@ -59,29 +59,24 @@ class ReaderAhead:
         self._expected |= dict.fromkeys(new)
         self._ask_ahead()
 
-    def read(self, sample_id: int) -> bytes:
-        """The sample's bytes; wrong ones only where the store has given them `WRONG_ANSWERS` times.
-
-        Raises what the store raises.
-        """
+    def read(self, sample_id: int) -> bytes | None:
+        """The sample's bytes; None where the store has given wrong ones `WRONG_ANSWERS` times. Raises as `Store`."""
         self._expected.pop(sample_id, None)
         coming = self._coming.pop(sample_id, None)
         try:
-            data = self._cached(sample_id) if coming is None else self._taken(sample_id, coming)
-            if data is not None and self._is_right(sample_id, data):
+            if coming is None and (data := self._cached(sample_id)) is not None:
                 return data
-            for answers in range(0 if coming is None else 1, WRONG_ANSWERS):
-                if answers:
-                    problem = f"the checksum of sample {self._index.keys[sample_id]} is wrong"
-                    self._store.warn(self._shard(sample_id).name, problem)
-                data = self._ask([sample_id]).answer.result()
+            for _ in range(WRONG_ANSWERS):
+                data = self._taken(sample_id, coming or self._ask([sample_id]))
+                coming = None
                 if self._is_right(sample_id, data):
                     self._keep(sample_id, data)
-                    break
+                    return data
+                problem = f"the checksum of sample {self._index.keys[sample_id]} is wrong"
+                self._store.warn(self._shard(sample_id).name, problem)
+            return None
         finally:
             self._ask_ahead()
-        assert data is not None
-        return data
 
     def close(self) -> None:
         """Stop what is being read ahead, and close the cache."""
@@ -92,15 +87,11 @@ class ReaderAhead:
         self._begin_anew()
 
     def _taken(self, sample_id: int, coming: _Range) -> bytes:
-        offset, length = self._place(sample_id)
         coming.waiting -= 1
         if not coming.waiting:
             self._held_bytes -= coming.end - coming.start
-        first = offset - coming.start
-        data = coming.answer.result()[first : first + length]
-        if self._is_right(sample_id, data):
-            self._keep(sample_id, data)
-        return data
+        offset, length = self._place(sample_id)
+        return coming.answer.result()[offset - coming.start : offset - coming.start + length]
 
     def _ask_ahead(self) -> None:
         """Ask for what is expected and not in the cache, as far as it fits."""
@@ -109,16 +100,14 @@ class ReaderAhead:
         while self._expected:
             sample_id = next(iter(self._expected))
             length = self._place(sample_id)[1] + GAP_BYTES
-            if self._held_bytes and self._held_bytes + size + length > AHEAD_BYTES:
+            if (self._held_bytes or chosen) and self._held_bytes + size + length > AHEAD_BYTES:
                 break
             del self._expected[sample_id]
             if not self._is_cached(sample_id):
                 chosen.append(sample_id)
                 size += length
         for group in self._neighbours(chosen):
-            coming = self._ask(group)
-            self._held_bytes += coming.end - coming.start
-            self._coming |= dict.fromkeys(group, coming)
+            self._coming |= dict.fromkeys(group, self._ask(group))
 
     def _neighbours(self, sample_ids: list[int]) -> list[list[int]]:
         """The samples in groups that one request each reads, of one shard and close together; first needed first."""
@@ -140,6 +129,7 @@ class ReaderAhead:
     def _ask(self, group: list[int]) -> _Range:
         start, (last, length) = self._place(group[0])[0], self._place(group[-1])
         answer = self._store.request(self._shard(group[0]).name, start, last + length - start)
+        self._held_bytes += last + length - start
         return _Range(start, last + length, answer, len(group))
 
     def _is_right(self, sample_id: int, data: bytes) -> bool:
@@ -158,7 +148,8 @@ class ReaderAhead:
         return self._opened_cache().has(*self._piece(sample_id))
 
     def _cached(self, sample_id: int) -> bytes | None:
-        return self._opened_cache().get(*self._piece(sample_id), *self._place(sample_id))
+        data = self._opened_cache().get(*self._piece(sample_id), *self._place(sample_id))
+        return data if data is not None and self._is_right(sample_id, data) else None
 
     def _keep(self, sample_id: int, data: bytes) -> None:
         self._opened_cache().put(*self._piece(sample_id), self._place(sample_id)[0], data)

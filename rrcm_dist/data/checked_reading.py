@@ -1,6 +1,7 @@
-"""Bytes of samples as a folder or store gives them; who reads them compares their checksums."""
+"""Bytes of samples out of a folder or a store, compared with the checksums of the index."""
 
 import os
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -14,14 +15,14 @@ OPEN_SHARDS = 64
 """Shards kept open per process; the least recently read one is closed first."""
 
 
-class RawReader(Protocol):
+class CheckedReader(Protocol):
     """Reads samples by id, for one thread. May be handed to other processes: each opens for itself what it reads."""
 
     def expect(self, sample_ids: Iterable[int]) -> None:
         """Samples that will be read next, in this order, after those expected before."""
 
-    def read(self, sample_id: int) -> bytes:
-        """As many bytes as the index says, where it says.
+    def read(self, sample_id: int) -> bytes | None:
+        """The image's bytes as they were put in; None where what is there has another checksum than the index.
 
         Raises `RunFailure` where the shard is missing or shorter, and what a store raises (see `Store`).
         """
@@ -30,7 +31,7 @@ class RawReader(Protocol):
         """Close what is open; reading opens it again."""
 
 
-def raw_reader(index: DatasetIndex) -> RawReader:
+def checked_reader(index: DatasetIndex) -> CheckedReader:
     """The reader of a dataset, wherever it is."""
     return ReaderAhead(index) if is_url(index.place) else _FolderReader(index)
 
@@ -43,7 +44,7 @@ class _FolderReader:
     def expect(self, sample_ids: Iterable[int]) -> None:
         """The operating system's cache does well enough."""
 
-    def read(self, sample_id: int) -> bytes:
+    def read(self, sample_id: int) -> bytes | None:
         index, shard = self._index, int(self._index.shard_of[sample_id])
         path = f"{index.place}/{index.shards[shard].name}"
         offset, length = int(index.offset[sample_id]), int(index.length[sample_id])
@@ -55,7 +56,7 @@ class _FolderReader:
             raise RunFailure(
                 f"shard {path} ends before byte {offset + length}, where its index goes on: {_mend(index)}"
             )
-        return data
+        return data if zlib.crc32(data) == int(index.crc32[sample_id]) else None
 
     def close(self) -> None:
         while self._descriptors:
