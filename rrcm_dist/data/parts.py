@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rrcm_dist.config.estimate import MOST_READY, PART
+from rrcm_dist.data.ahead import MadeAhead
 from rrcm_dist.data.batches import Assembly, Batch
 from rrcm_dist.data.decoding import DecodeError, EncodedImage
 from rrcm_dist.data.index import DatasetIndex
@@ -30,6 +31,8 @@ REPLACEMENTS = 16
 """Samples tried in place of one that cannot be decoded."""
 PARTS_AHEAD = 4
 """Parts after the one it makes that a worker reads ahead from a store."""
+PART_SECONDS = 2.0
+"""How long the end of a loader waits for the part under way."""
 UNREADABLE = -1
 """Sample id of a row that holds no sample; its label and key mean nothing."""
 
@@ -178,22 +181,16 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches that `requests` add up to, in order; `workers` processes together keep `parts_ready` parts ready.
 
-    With 0 workers, parts are made in this process when they are asked for. For `pin_memory` see `Assembly`.
+    While a batch is in use, a thread puts the next one together. With 0 workers, parts are made in this process when
+    they are asked for. For `pin_memory` see `Assembly`.
     """
-    assembly: Assembly[Batch] | None = None
+    stopping = threading.Event()
     with _termination_held():
-        loader = iter(_part_loader(maker, requests, workers, parts_ready))
+        loader: Any = iter(_part_loader(maker, requests, workers, parts_ready))
+    assembled = _assembled(loader, pin_memory, stopping)
+    ahead = MadeAhead(assembled) if workers else None
     try:
-        for made in loader:
-            if isinstance(made, RRCMError):
-                raise made
-            for failed in made.failed:
-                logger.warning("passed over a sample that cannot be decoded: %s", failed)
-            assembly = assembly or Assembly(made.batch_rows, pin_memory)
-            batch = assembly.add(made.batch)
-            if batch is not None:
-                assembly = None
-                yield batch
+        yield from ahead or assembled
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
@@ -202,7 +199,29 @@ def batches(
             "lower data.workers or data.prefetch, or give the job more memory"
         ) from error
     finally:
+        stopping.set()
+        ended = ahead is None or ahead.close(PART_SECONDS)
         _end_workers(loader)
+        if not ended:  # its worker is stuck: nothing else ends the wait for a part
+            loader._worker_result_queue.put((None, None))
+
+
+def _assembled(
+    loader: Iterator[MadePart[Batch] | RRCMError], pin_memory: bool, stopping: threading.Event
+) -> Iterator[Batch]:
+    assembly: Assembly[Batch] | None = None
+    for made in loader:
+        if stopping.is_set():
+            return
+        if isinstance(made, RRCMError):
+            raise made
+        for failed in made.failed:
+            logger.warning("passed over a sample that cannot be decoded: %s", failed)
+        assembly = assembly or Assembly(made.batch_rows, pin_memory)
+        batch = assembly.add(made.batch)
+        if batch is not None:
+            assembly = None
+            yield batch
 
 
 def _end_workers(loader: Any) -> None:

@@ -297,8 +297,22 @@ def test_a_stuck_worker_is_ended_with_the_run(photo_index) -> None:
         next(made)
     made.close()
     deadline = time.monotonic() + 20
-    while multiprocessing.active_children() and time.monotonic() < deadline:
+    while (multiprocessing.active_children() or making_ahead()) and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert not multiprocessing.active_children()
+    assert not making_ahead()
+
+
+def making_ahead() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "made-ahead"]
+
+
+def test_a_loader_given_up_midway_leaves_neither_process_nor_thread(photo_index, order_of, pretrain_config) -> None:
+    batches = pretraining_loader(photo_index, order_of(photo_index), pretrain_config(2), 0, 1, 0, 10**6)
+    next(batches)
+    assert len(making_ahead()) == 1
+    batches.close()
+    assert not making_ahead()
     assert not multiprocessing.active_children()
 
 
