@@ -11,6 +11,8 @@ DESCRIPTIONS = {
     "zero_stages": "ZeRO stages 0 to 3 side by side: seconds, memory, bytes (CPU, 2 ranks)",
     "scaling": "images/s at 8 to 512 GPUs predicted from step, gather and reduce costs (--validate on this machine)",
     "loader": "images/s per core of the loader beside torchvision's pipeline (--shards FOLDER)",
+    "data_wait": "share of step time spent waiting for batches at 0, 10 and 25 % of margin (--shards FOLDER)",
+    "store_reading": "samples/s out of a store with latency: read ahead, one by one, cached, from the local disk",
     "certification_worker": "draws/s of a worker beside the bare forward pass and a plain loop (CPU or GPU)",
     "certification_pool": "several Ray workers beside one",
     "certification_ledger": "size of a large ledger, time to report on it",

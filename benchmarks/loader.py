@@ -21,16 +21,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from PIL import Image, ImageFilter, ImageOps
 
+from benchmarks.loader_memory import MIB, WorkerMemory, worker_memory
+from benchmarks.loader_recipe import SIZE, loader_recipe
 from benchmarks.machine import markdown_table, report
-from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.index import DatasetIndex, load_index
 from rrcm_dist.data.loaders import pretraining_loader
-from rrcm_dist.data.order import SampleOrder
 from rrcm_dist.data.photometric import apply_photometric
 from rrcm_dist.data.reading import SampleReader
 from rrcm_dist.torchvision_compat import allow_cpu_torch
 
-SIZE = 224
 BATCH = 32
 ROUNDS = 3
 BATCHES_KEPT = 8
@@ -50,8 +49,16 @@ def main() -> None:
     measured = _measure(
         {"theirs": _theirs(index), "loader": _loader(index), "photometric": _photometric(index)}, images
     )
+    memory = worker_memory(index, BATCH, images // BATCH)
     title = f"Loader, three views of {SIZE} px, {images} images, best of {ROUNDS} rounds taken in turn"
-    report("loader", title, _table(**measured), arguments.record)
+    report("loader", title, f"{_table(**measured)}\n\n{_sentence(memory)}", arguments.record)
+
+
+def _sentence(memory: WorkerMemory) -> str:
+    return (
+        f"One loading process held at most {memory.private / MIB:.0f} MiB of its own "
+        f"({memory.proportional / MIB:.0f} MiB with its share of what it has in common with others)."
+    )
 
 
 def _table(theirs: float, loader: float, photometric: float) -> str:
@@ -86,7 +93,7 @@ def _measure(pipelines: dict[str, Callable[[int], None]], images: int) -> dict[s
 
 
 def _loader(index: DatasetIndex) -> Callable[[int], None]:
-    config, order = _recipe(index)
+    config, order = loader_recipe(index, BATCH, workers=0)
 
     def run(images: int) -> None:
         for batch in pretraining_loader(index, order, config, 0, 1, 0, images // BATCH):
@@ -96,7 +103,7 @@ def _loader(index: DatasetIndex) -> Callable[[int], None]:
 
 
 def _photometric(index: DatasetIndex) -> Callable[[int], None]:
-    config, order = _recipe(index)
+    config, order = loader_recipe(index, BATCH, workers=0)
     ready = list(pretraining_loader(index, order, config, 0, 1, 0, BATCHES_KEPT))
 
     def run(images: int) -> None:
@@ -108,23 +115,8 @@ def _photometric(index: DatasetIndex) -> Callable[[int], None]:
     return run
 
 
-def _recipe(index: DatasetIndex) -> tuple[PretrainConfig, SampleOrder]:
-    config = PretrainConfig.model_validate(
-        {
-            "name": "loader", "output": "none",
-            "encoder": {"image_size": SIZE, "patch": 16, "width": 8, "depth": 1, "heads": 1},
-            "projector": {"hidden": 8},
-            "data": {"train": index.place, "streams": 1, "workers": 0},
-            "optimizer": {"lr": 1e-4},
-            "training": {"steps": 1, "batch": BATCH},
-        }
-    )  # fmt: skip
-    order = SampleOrder([shard.samples for shard in index.shards], BATCH, 1, config.seed, config.data.shuffle_window)
-    return config, order
-
-
 def _theirs(index: DatasetIndex) -> Callable[[int], None]:
-    _, order = _recipe(index)
+    _, order = loader_recipe(index, BATCH, workers=0)
     reader, (plain, view_a, view_b) = SampleReader(index), _published_transforms()
 
     def run(images: int) -> None:

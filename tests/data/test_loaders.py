@@ -316,6 +316,22 @@ def test_a_loader_given_up_midway_leaves_neither_process_nor_thread(photo_index,
     assert not multiprocessing.active_children()
 
 
+def test_what_a_worker_holds_does_not_grow_with_what_it_has_read(photo_index, order_of, pretrain_config) -> None:
+    batches = pretraining_loader(photo_index, order_of(photo_index), pretrain_config(1), 0, 1, 0, 160)
+    held = []
+    for step, _ in enumerate(batches):
+        if step in (30, 150):
+            (worker,) = multiprocessing.active_children()
+            held.append(_private_mib(worker.pid))
+    assert held[1] < held[0] + 4
+    assert held[1] < 150  # pages of its own, not shared with the training process
+
+
+def _private_mib(pid: int | None) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
 def test_a_killed_worker_is_told_with_the_likely_cause(photo_index, order_of, pretrain_config) -> None:
     batches = pretraining_loader(photo_index, order_of(photo_index), pretrain_config(2), 0, 1, 0, 10**6)
     next(batches)
