@@ -2,7 +2,7 @@
 
 Gradient convention of the project: a rank's loss is the mean over its own rows, and the engine averages gradients over
 ranks. `sum_over_ranks` is differentiable and sums in backward, which under that convention is exact for any function of
-the whole batch; `gather_over_ranks` carries no gradient.
+the whole batch; gathers carry no gradient.
 """
 
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from rrcm_dist.distributed.waiting import GATHERS
 
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 """Equal tensors of all ranks into one; torch 2.13 has a new name for it."""
@@ -33,6 +35,26 @@ def gather_over_ranks(rows: Tensor) -> Tensor:
     gathered = rows.new_empty((ranks() * rows.shape[0], *rows.shape[1:]))
     _all_gather(gathered, rows)
     return gathered
+
+
+class Gathering:
+    """Equal rows of all ranks on their way into one tensor, beside whatever is computed meanwhile."""
+
+    def __init__(self, rows: Tensor) -> None:
+        """Begin; rows are (n, …), equal n on every rank, and carry no gradient. Every rank must do it."""
+        self._rows = rows.detach().contiguous()  # held until the others have it
+        self._gathered, self._work = self._rows, None
+        if ranks() > 1:
+            self._gathered = rows.new_empty((ranks() * rows.shape[0], *rows.shape[1:]))
+            self._work = _all_gather(self._gathered, self._rows, async_op=True)
+
+    def wait(self) -> Tensor:
+        """(n · ranks, …) in the order of ranks; on CUDA it is the stream that waits, and not the host."""
+        if self._work is not None:
+            with GATHERS.timed(self._gathered.device):
+                self._work.wait()
+            self._work = None
+        return self._gathered
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rrcm_dist.distributed.collectives import gather_over_ranks, own_rank
+from rrcm_dist.distributed.collectives import Gathering, own_rank
 from rrcm_dist.objectives.contrastive import nce_loss
 
 
@@ -21,8 +21,28 @@ class PretrainingLoss:
         return (self.contrastive + self.consistency).mean()
 
 
+class PretrainingKeys:
+    """The keys of every rank, gathered while the online network makes its queries.
+
+    The projections are sent as soon as they are there, before the less noisy representations are computed.
+    """
+
+    def __init__(self, target_projections: Tensor) -> None:
+        """`target_projections`: (2, n, output), of views A and B; n is the same on every rank."""
+        self._views = [Gathering(view) for view in target_projections]
+
+    def add_less_noisy(self, representations: Tensor) -> None:
+        """(n, D) online representations of view Q (level t_(i+1))."""
+        self._less_noisy = Gathering(representations)
+
+    def wait(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Projections of A and of B (batch, output) and representations of Q (batch, D) of the global batch."""
+        keys_a, keys_b = (view.wait() for view in self._views)
+        return keys_a, keys_b, self._less_noisy.wait()
+
+
 def pretraining_loss(
-    projections: Tensor, noisier: Tensor, target_projections: Tensor, less_noisy: Tensor, temperature: float
+    projections: Tensor, noisier: Tensor, keys: PretrainingKeys, temperature: float
 ) -> PretrainingLoss:
     """Contrastive loss of two views against the target network's, and consistency along the noise trajectory.
 
@@ -32,16 +52,11 @@ def pretraining_loss(
     Args:
         projections: (2, n, output), online projections of A and B; with gradient.
         noisier: (n, D), online representations of P (level t_i); with gradient.
-        target_projections: (2, n, output), target projections of A and B.
-        less_noisy: (n, D), online representations of Q (level t_(i+1)).
+        keys: of all ranks, on their way; this rank's rows among them are its own n.
         temperature: τ of both parts.
-
-    The keys of all ranks are gathered; n is the same on every rank.
     """
-    n = len(noisier)
-    keys_a, keys_b = gather_over_ranks(target_projections[0]), gather_over_ranks(target_projections[1])
-    keys_q = gather_over_ranks(less_noisy)
-    first = own_rank() * n
+    keys_a, keys_b, keys_q = keys.wait()
+    first = own_rank() * len(noisier)
     contrastive_a = nce_loss(projections[0], keys_b, first, temperature)
     contrastive_b = nce_loss(projections[1], keys_a, first, temperature)
     return PretrainingLoss(contrastive_a + contrastive_b, nce_loss(noisier, keys_q, first, temperature))

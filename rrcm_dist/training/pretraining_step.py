@@ -12,8 +12,9 @@ from rrcm_dist.data.photometric import apply_photometric
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.models.attention import use_attention
+from rrcm_dist.models.encoder import run_blocks
 from rrcm_dist.models.rrcm import PretrainingNetwork
-from rrcm_dist.objectives.pretraining import pretraining_loss
+from rrcm_dist.objectives.pretraining import PretrainingKeys, pretraining_loss
 from rrcm_dist.schedules import target_rate
 from rrcm_dist.training.averages import WeightAverages
 from rrcm_dist.training.checkpoints import read_network, read_resume_state
@@ -37,6 +38,7 @@ class PretrainingStep:
         settings = recipe.training
         network = PretrainingNetwork(recipe.encoder, recipe.projector, recipe.noise, recipe.seed, settings.precision)
         use_attention(network, settings.attention, world.device)
+        run_blocks(network, settings.activation_checkpointing, settings.compile)
         self._target = TargetNetwork(network, settings, world)
         groups = one_group(network, recipe.optimizer.weight_decay)
         self.engine = Engine(network, groups, recipe.optimizer, settings, world)
@@ -51,12 +53,10 @@ class PretrainingStep:
         """
         views = NoisyViews(batch, step, self._total_steps, self._recipe, self._world)
         first, *others = self._micro_batches(len(batch.rows))
-        target_projections, less_noisy = self._keys(views, [first, *others])
+        keys = self._begin_keys(views, [first, *others])
         cached = self._encode_without_graph(views, others)
         representations, projections = self.engine(*views.online(first), others=cached, project=2)
-        loss = pretraining_loss(
-            projections, representations[2], target_projections, less_noisy, self._recipe.temperature
-        )
+        loss = pretraining_loss(projections, representations[2], keys, self._recipe.temperature)
         self.engine.backward(loss.mean, last=not others)
         if cached is not None:
             self._push_cached_gradients(views, others, cached)
@@ -100,15 +100,15 @@ class PretrainingStep:
         return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
     @torch.no_grad()
-    def _keys(self, views: "NoisyViews", micro_batches: list[slice]) -> tuple[Tensor, Tensor]:
-        """Target projections (2, n, output) of views A and B, and online representations (n, D) of view Q."""
+    def _begin_keys(self, views: "NoisyViews", micro_batches: list[slice]) -> PretrainingKeys:
+        """Target projections of views A and B, and online representations of view Q, on their way to every rank."""
         first, *others = micro_batches
         encoded = [self._target(*views.target(rows))[0] for rows in others]
-        target_projections = self._target(
-            *views.target(first), others=torch.cat(encoded, dim=1) if others else None, project=2
-        )[1]
+        rest = torch.cat(encoded, dim=1) if others else None
+        keys = PretrainingKeys(self._target(*views.target(first), others=rest, project=2)[1])
         less_noisy = [self.engine(*views.less_noisy(rows))[0][0] for rows in micro_batches]
-        return target_projections, torch.cat(less_noisy)
+        keys.add_less_noisy(torch.cat(less_noisy))
+        return keys
 
     @torch.no_grad()
     def _encode_without_graph(self, views: "NoisyViews", micro_batches: list[slice]) -> Tensor | None:
