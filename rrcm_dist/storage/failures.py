@@ -27,7 +27,7 @@ def lasting(error: BaseException, what: str, place: str, known: bool) -> RRCMErr
     status = next((code for code in map(_status, causes) if code is not None), None)
     if isinstance(error, RRCMError):
         return error
-    if isinstance(error, RuntimeError) and "after shutdown" in str(error):
+    if isinstance(error, RuntimeError) and "cannot schedule new futures" in str(error):
         return RunFailure(f"{what} was not waited for: this process ends")
     if any(type(cause).__name__ in ("NoCredentialsError", "PartialCredentialsError") for cause in causes):
         return InvalidInput(f"{place}: no credentials were found for this store: {_CREDENTIALS}")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from command import rrcm
-from range_server import range_server
 from safetensors.torch import load_file
 from tiny import IMAGE_SIZE, certify_recipe, finetune_recipe, pretrain_recipe
 
+from benchmarks.range_server import range_server
 from cluster.jobs.inputs import check_paths
 from cluster.preflight import node_checks
 from rrcm_dist.config.load import dump_recipe

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from range_server import range_server
 from s3_server import s3_server
 
+from benchmarks.range_server import range_server
 from rrcm_dist.data import parts, reading_ahead
 from rrcm_dist.data.index import DatasetIndex, load_index, training_identity
 from rrcm_dist.data.loaders import evaluation_images, pretraining_loader

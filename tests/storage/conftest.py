@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from range_server import RangeServer, range_server
 
+from benchmarks.range_server import RangeServer, range_server
 from rrcm_dist.storage import remote
 
 
