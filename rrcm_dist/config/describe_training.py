@@ -55,8 +55,13 @@ def _network(recipe: PretrainConfig | FinetuneConfig) -> Rows:
 def _work(recipe: PretrainConfig | FinetuneConfig, samples: int | None, assumed: str) -> Rows:
     flops, steps = estimate.step_flops(recipe), estimate.total_steps(recipe, samples)
     per_image = flops / recipe.training.batch / estimate.forward_flops(recipe.encoder)
+    published = estimate.published_forward_flops(recipe.encoder)
     rows = [
-        ("forward pass", quantity(estimate.forward_flops(recipe.encoder), "FLOP"), "per image"),
+        (
+            "forward pass",
+            quantity(estimate.forward_flops(recipe.encoder), "FLOP"),
+            f"per image; {quantity(published, 'FLOP')} with all tokens to the end",
+        ),
         (
             "step",
             quantity(flops, "FLOP"),

@@ -64,8 +64,10 @@ def forward_traffic(encoder: EncoderConfig, precision: str) -> float:
 
     Per token and block, in multiples of the width. Float32: two norms' inputs, two residual sums read and written.
     In the network's precision: two norms' outputs, q/k/v (read 1, write 3), attention (read 3, write 1), its output
-    (1, 1), two addends, the MLP's two products (1 and r, r and 1) and GELU (r, r), r the MLP's ratio.
+    (1, 1), two addends, the MLP's two products (1 and r, r and 1) and GELU (r, r), r the MLP's ratio. The last block
+    norms all tokens (read in float32, write) and computes k and v of them (read 1, write 2), which attention reads.
     """
     value_bytes = 2 if precision == "bf16" else 4
-    per_token = 6 * 4 + value_bytes * (2 + 4 + 4 + 2 + 2 + 2 + 4 * encoder.mlp_ratio)
-    return estimate.tokens(encoder) * encoder.depth * encoder.width * per_token
+    block = 6 * 4 + value_bytes * (2 + 4 + 4 + 2 + 2 + 2 + 4 * encoder.mlp_ratio)
+    last_block = 4 + value_bytes * (1 + 3 + 2)
+    return estimate.tokens(encoder) * encoder.width * ((encoder.depth - 1) * block + last_block)
