@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rrcm_dist.cli.options import OverridesArgument, RecipeArgument, ResumeOption
+from rrcm_dist.cli.options import AllowOption, OverridesArgument, RecipeArgument, ResumeOption
+from rrcm_dist.errors import InvalidInput
 
 if TYPE_CHECKING:
     from cluster.backends import Backend
@@ -42,6 +43,7 @@ def command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="the site file's")] = None,
     resume: ResumeOption = "auto",
+    allow: AllowOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be started, and stop.", show_default=False)
     ] = False,
@@ -69,8 +71,10 @@ def command(
     given = {"ranks": ranks, "threads": threads, "device": device}
     place = open_backend(backend, site, {key: value for key, value in given.items() if value is not None})
     if kind is Kind.PAPER:
+        if allow:
+            raise InvalidInput("--allow is for one training run: submit that stage by itself")
         raise typer.Exit(_submit_paper(recipe, overrides or [], place, dry_run))
-    job = describe_job(kind.value, recipe, tuple(overrides or ()), resume)
+    job = describe_job(kind.value, recipe, tuple(overrides or ()), resume, tuple(allow or ()))
     if dry_run:
         typer.echo(place.describe(job))
     else:

@@ -8,7 +8,7 @@ from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PretrainConfi
 from rrcm_dist.errors import InvalidInput
 
 
-def describe_job(kind: str, recipe: str, overrides: tuple[str, ...], resume: str) -> Job:
+def describe_job(kind: str, recipe: str, overrides: tuple[str, ...], resume: str, allow: tuple[str, ...] = ()) -> Job:
     """The job, with its recipe resolved. Raises `InvalidInput` naming every problem of the recipe."""
     if resume not in ("auto", "never"):
         raise InvalidInput(f"--resume {resume!r} is not known: choose auto or never")
@@ -16,6 +16,8 @@ def describe_job(kind: str, recipe: str, overrides: tuple[str, ...], resume: str
     if isinstance(resolved, CertifyConfig):
         if resume == "never":
             raise InvalidInput("--resume never is for training: a ledger is always gone on with; give another output")
+        if allow:
+            raise InvalidInput("--allow is for training: a ledger belongs to one recipe; give another output")
         return CertifyJob(recipe, overrides, resolved)
     assert isinstance(resolved, PretrainConfig | FinetuneConfig)
-    return TrainingJob(resolved.kind, recipe, overrides, resume, resolved)
+    return TrainingJob(resolved.kind, recipe, overrides, resume, resolved, allow)

@@ -24,6 +24,8 @@ class TrainingJob:
     overrides: tuple[str, ...]
     resume: str
     resolved: PretrainConfig | FinetuneConfig
+    allow: tuple[str, ...] = ()
+    """Keys in which the run that the folder holds may differ."""
 
     @property
     def name(self) -> str:
@@ -45,9 +47,10 @@ class TrainingJob:
 
     def arguments(self, device: str, recipe: Path | None = None) -> list[str]:
         """What a rank asks `rrcm` for, by whichever door."""
+        allowed = [word for key in self.allow for word in ("--allow", key)]
         if recipe is not None:
-            return [self.kind, str(recipe), "--resume", "auto", "--device", device]
-        return [self.kind, self.recipe, *self.overrides, "--resume", self.resume, "--device", device]
+            return [self.kind, str(recipe), "--resume", "auto", "--device", device, *allowed]
+        return [self.kind, self.recipe, *self.overrides, "--resume", self.resume, "--device", device, *allowed]
 
     def check_inputs(self, waits: bool) -> None:
         """Raise `InvalidInput` for shards and a starting point that are not there."""
@@ -79,7 +82,7 @@ class TrainingJob:
 
     def check_start(self) -> None:
         """Raise `InvalidInput` where the folder holds another run, or checkpoints and the run shall begin anew."""
-        refuse_other_recipe(self.resolved)
+        refuse_other_recipe(self.resolved, self.allow)
         if self.resume == "never" and newest_checkpoint(self.folder):
             raise InvalidInput(
                 f"{self.folder} holds checkpoints: --resume auto goes on from the newest, or give another output"

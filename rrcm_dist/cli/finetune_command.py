@@ -1,6 +1,7 @@
 """`rrcm finetune`."""
 
 from rrcm_dist.cli.options import (
+    AllowOption,
     DeviceOption,
     DryRunOption,
     GpuKindOption,
@@ -17,6 +18,7 @@ def command(
     overrides: OverridesArgument = None,
     dry_run: DryRunOption = False,
     resume: ResumeOption = "auto",
+    allow: AllowOption = None,
     device: DeviceOption = "auto",
     gpus: GpusOption = 8,
     gpu: GpuKindOption = "A800",
@@ -30,4 +32,4 @@ def command(
 
     start_from is a pre-training run, one of its checkpoints, or a weights file; null trains from scratch.
     """
-    train_or_estimate("finetune", recipe, overrides, dry_run, resume, device, gpus, gpu)
+    train_or_estimate("finetune", recipe, overrides, dry_run, resume, allow, device, gpus, gpu)

@@ -32,6 +32,15 @@ GpuKindOption = Annotated[str, typer.Option("--gpu", help="With --dry-run: which
 ResumeOption = Annotated[
     str, typer.Option("--resume", help="auto: go on from the newest good checkpoint; never: refuse a used folder.")
 ]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="KEY",
+        help="Go on with a run whose recipe differs in this key, or in the keys below it; may be given several times.",
+        show_default=False,
+    ),
+]
 CheckpointArgument = Annotated[
     Path, typer.Argument(help="Run folder, checkpoint folder, or weights file of ours.", show_default=False)
 ]

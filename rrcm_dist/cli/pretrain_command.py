@@ -1,6 +1,7 @@
 """`rrcm pretrain`."""
 
 from rrcm_dist.cli.options import (
+    AllowOption,
     DeviceOption,
     DryRunOption,
     GpuKindOption,
@@ -17,6 +18,7 @@ def command(
     overrides: OverridesArgument = None,
     dry_run: DryRunOption = False,
     resume: ResumeOption = "auto",
+    allow: AllowOption = None,
     device: DeviceOption = "auto",
     gpus: GpusOption = 8,
     gpu: GpuKindOption = "A800",
@@ -30,4 +32,4 @@ def command(
 
     Run the same command again after any interruption: it goes on from its newest good checkpoint, exactly.
     """
-    train_or_estimate("pretrain", recipe, overrides, dry_run, resume, device, gpus, gpu)
+    train_or_estimate("pretrain", recipe, overrides, dry_run, resume, allow, device, gpus, gpu)

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +32,7 @@ def train_or_estimate(
     overrides: list[str] | None,
     dry_run: bool,
     resume: str,
+    allow: list[str] | None,
     device: str,
     gpus: int,
     gpu: str,
@@ -46,10 +47,10 @@ def train_or_estimate(
 
         show_costs(loaded, gpus, gpu)
     else:
-        run_training(loaded, device, resume)
+        run_training(loaded, device, resume, allow or ())
 
 
-def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: str) -> None:
+def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: str, allow: Sequence[str] = ()) -> None:
     """Train as a rank of the world that torchrun describes, or alone; prints where the checkpoint is."""
     if resume not in ("auto", "never"):
         raise InvalidInput(f"--resume {resume!r} is not known: choose auto or never")
@@ -58,7 +59,7 @@ def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: s
     from rrcm_dist.training.loop import train
 
     with join_world(device) as world, _lost_ranks_in_words(world):
-        outcome = train(_prepare(recipe, world), world, resume == "auto")
+        outcome = train(_prepare(recipe, world), world, resume == "auto", allow)
         if world.is_main:
             typer.echo(str(outcome.checkpoint))
             if outcome.interrupted:

@@ -54,6 +54,7 @@ class RunFolder:
         self.path = Path(recipe.output)
         self.checkpoints = self.path / "checkpoints"
         self._metrics, self._data = self.path / "metrics.jsonl", self.path / "data.json"
+        self._starts = self.path / "environment.json"
         self._recipe, self._data_identity, self._allow = recipe, {"train": data_identity}, tuple(allow)
 
     def check(self) -> None:
@@ -67,12 +68,13 @@ class RunFolder:
     def check_checkpoint(self, checkpoint: Path, progress: Progress) -> None:
         """Raise `InvalidInput` if a checkpoint is of another run, naming the keys in which they differ.
 
-        One that was copied here may be of another run than the folder.
+        One that was copied here may be of another run than the folder. What an earlier start allowed counts, too: the
+        checkpoint may be older than that.
         """
-        for file in sorted(checkpoint.glob("*.safetensors")):
-            metadata = own_metadata(file)
-            if metadata is not None:
-                _refuse_differences(dump_recipe(metadata.recipe), self._recipe, self._allow, str(checkpoint))
+        allow = [*self._allow, *(key for start in self._earlier_starts() for key in start.get("allowed", ()))]
+        metadata = own_metadata(min(checkpoint.glob("*.safetensors")))
+        if metadata is not None:
+            _refuse_differences(dump_recipe(metadata.recipe), self._recipe, allow, str(checkpoint))
         if progress.data:
             self._refuse_other_data(progress.data, str(checkpoint))
 
@@ -87,14 +89,16 @@ class RunFolder:
         """Write the recipe and what this start runs on; forget metrics of steps that will be done again."""
         write_text(self.path / "recipe.yaml", dump_recipe(self._recipe))
         write_json(self._data, self._data_identity)
-        file = self.path / "environment.json"
-        starts = json.loads(file.read_text()) if file.exists() else []
         tflops = None if peak.flops is None else round(peak.flops / 1e12, 4)
         device = {"device_tflops": tflops, "device_tflops_source": peak.source}
-        write_json(file, [*starts, {"start_step": start_step, "ranks": ranks, **device, **_environment()}])
+        start = {"start_step": start_step, "ranks": ranks, "allowed": list(self._allow), **device, **_environment()}
+        write_json(self._starts, [*self._earlier_starts(), start])
         if self._metrics.exists():
             lines = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= start_step]
             write_text(self._metrics, "".join(line + "\n" for line in lines))
+
+    def _earlier_starts(self) -> list[dict[str, Any]]:
+        return json.loads(self._starts.read_text()) if self._starts.exists() else []
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
