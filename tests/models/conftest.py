@@ -9,17 +9,19 @@ from rrcm_dist.config.load import load_recipe
 from rrcm_dist.models.importing import import_weights
 
 
-@pytest.fixture
-def classifier_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tuned network at σ 0.5, with seven classes."""
-    recipe = load_recipe(recipe_file(tmp_path, FINETUNE), kind="finetune")
-    import_weights(saved(released_finetuned(), tmp_path / "tuned.pt"), recipe, tmp_path / "model.safetensors")
-    return tmp_path / "model.safetensors"
+    folder = tmp_path_factory.mktemp("classifier")
+    recipe = load_recipe(recipe_file(folder, FINETUNE), kind="finetune")
+    import_weights(saved(released_finetuned(), folder / "tuned.pt"), recipe, folder / "model.safetensors")
+    return folder / "model.safetensors"
 
 
-@pytest.fixture
-def encoder_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An online network."""
-    recipe = load_recipe(recipe_file(tmp_path, PRETRAIN), kind="pretrain")
-    import_weights(saved(released("online"), tmp_path / "nnet.pth"), recipe, tmp_path / "online.safetensors")
-    return tmp_path / "online.safetensors"
+    folder = tmp_path_factory.mktemp("encoder")
+    recipe = load_recipe(recipe_file(folder, PRETRAIN), kind="pretrain")
+    import_weights(saved(released("online"), folder / "nnet.pth"), recipe, folder / "online.safetensors")
+    return folder / "online.safetensors"

@@ -40,6 +40,11 @@ def outputs_in_torch_alone(program, inputs, folder):
     return torch.load(folder / "outputs.pt")
 
 
+def assert_equal_but_for_rounding(actual, expected):
+    """Every output is a sum of terms as large as the largest; a program may add them in another order."""
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
 def test_an_exported_classifier_runs_in_torch_alone(tmp_path, classifier_file):
     result = run(classifier_file, "--output", tmp_path / "classifier.pt2")
     assert result.exit_code == 0, result.output
@@ -49,7 +54,7 @@ def test_an_exported_classifier_runs_in_torch_alone(tmp_path, classifier_file):
     classifier = load_classifier(classifier_file, 0.5)
     for (noisy,), logits in zip(inputs, outputs, strict=True):
         with torch.no_grad():
-            torch.testing.assert_close(logits, classifier(noisy), rtol=1e-6, atol=1e-6)
+            assert_equal_but_for_rounding(logits, classifier(noisy))
 
 
 def test_an_exported_encoder_runs_in_torch_alone(tmp_path, encoder_file):
@@ -60,7 +65,7 @@ def test_an_exported_encoder_runs_in_torch_alone(tmp_path, encoder_file):
     network, _ = trained_network(encoder_file)
     for (noisy, t), representations in zip(inputs, outputs, strict=True):
         with torch.no_grad():
-            torch.testing.assert_close(representations, network.encoder(noisy, t), rtol=1e-6, atol=1e-6)
+            assert_equal_but_for_rounding(representations, network.encoder(noisy, t))
 
 
 def test_exported_safetensors_hold_the_same_tensors_and_the_recipe(tmp_path, encoder_file):
