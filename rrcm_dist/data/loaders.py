@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import default_collate
 
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
-from rrcm_dist.data.batches import LabelledBatch, PretrainingBatch
+from rrcm_dist.data.batches import LabelledBatch, PretrainingBatch, stacked
 from rrcm_dist.data.decoding import EncodedImage
 from rrcm_dist.data.finetuning_views import FinetuningView
 from rrcm_dist.data.index import DatasetIndex
@@ -99,9 +98,9 @@ class CentreView:
 
 def _pretraining_batch(samples: Sequence[PretrainingSample], labels: Labels) -> PretrainingBatch:
     return PretrainingBatch(
-        plain=default_collate([sample.plain for sample in samples]),
-        view_a=default_collate([sample.view_a for sample in samples]),
-        view_b=default_collate([sample.view_b for sample in samples]),
+        plain=stacked([sample.plain for sample in samples]),
+        view_a=stacked([sample.view_a for sample in samples]),
+        view_b=stacked([sample.view_b for sample in samples]),
         photometric_a=torch.from_numpy(np.stack([sample.photometric_a for sample in samples])),
         photometric_b=torch.from_numpy(np.stack([sample.photometric_b for sample in samples])),
         **labels,
@@ -109,4 +108,4 @@ def _pretraining_batch(samples: Sequence[PretrainingSample], labels: Labels) -> 
 
 
 def _labelled_batch(samples: Sequence[torch.Tensor], labels: Labels) -> LabelledBatch:
-    return LabelledBatch(images=default_collate(list(samples)), **labels)
+    return LabelledBatch(images=stacked(samples), **labels)
