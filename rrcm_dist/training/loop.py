@@ -82,7 +82,7 @@ def train(training: Training, world: World, resume: bool = True, allow: Sequence
         raise InvalidInput(f"{folder.path} holds checkpoints: resume, or give another output")
     if found:
         _raise_together(lambda: folder.check_checkpoint(*found))
-    if found and found[1].finished:
+    if found and found[1].step >= training.total_steps:
         log.info("%s is finished (step %d)", folder.path, found[1].step)
         return Outcome(found[0], found[1].step)
     if found:
