@@ -4,6 +4,7 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from rrcm_dist.data.index import DatasetIndex
@@ -40,11 +41,22 @@ class _FolderReader:
     def __init__(self, index: DatasetIndex) -> None:
         self._index = index
         self._descriptors: OrderedDict[int, int] = OrderedDict()
+        self._expected: set[int] = set()
 
     def expect(self, sample_ids: Iterable[int]) -> None:
-        """The operating system's cache does well enough."""
+        """Let the operating system begin to read them into its memory: disks and NFS serve several at once."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for sample_id in sample_ids:
+            if sample_id not in self._expected:
+                self._expected.add(sample_id)
+                place = int(self._index.offset[sample_id]), int(self._index.length[sample_id])
+                with suppress(OSError):  # reading will tell
+                    descriptor = self._descriptor(int(self._index.shard_of[sample_id]))
+                    os.posix_fadvise(descriptor, *place, os.POSIX_FADV_WILLNEED)
 
     def read(self, sample_id: int) -> bytes | None:
+        self._expected.discard(sample_id)
         index, shard = self._index, int(self._index.shard_of[sample_id])
         path = f"{index.place}/{index.shards[shard].name}"
         offset, length = int(index.offset[sample_id]), int(index.length[sample_id])
@@ -72,7 +84,7 @@ class _FolderReader:
         return self._descriptors[shard]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_index": self._index, "_descriptors": OrderedDict()}
+        return {"_index": self._index, "_descriptors": OrderedDict(), "_expected": set()}
 
     def __del__(self) -> None:
         self.close()

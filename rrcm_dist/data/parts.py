@@ -25,12 +25,11 @@ from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.data.order import SampleOrder
 from rrcm_dist.data.reading import SampleReader
 from rrcm_dist.errors import RRCMError, RunFailure
-from rrcm_dist.storage.store import is_url
 
 REPLACEMENTS = 16
 """Samples tried in place of one that cannot be decoded."""
 PARTS_AHEAD = 4
-"""Parts after the one it makes that a worker reads ahead from a store."""
+"""Parts after the one it makes that a worker reads ahead, so that it need not wait for a disk or a store."""
 PART_SECONDS = 2.0
 """How long the end of a loader waits for the part under way."""
 UNREADABLE = -1
@@ -125,8 +124,6 @@ class PartMaker(Dataset, Generic[Batch, Sample]):
         without it, that is an error.
         """
         self._index, self._reader = index, SampleReader(index)
-        self.from_store = is_url(index.place)
-        """Whether reading gains from knowing what comes next."""
         self._view, self._seed, self._replacements, self._blank = view, seed, replacements, blank
         self._collate: Callable[[Sequence[Sample], Labels], Batch] = collate
 
@@ -241,7 +238,7 @@ def _part_loader(
     return DataLoader(
         maker,
         batch_size=None,
-        sampler=told_ahead(requests, workers) if maker.from_store else requests,
+        sampler=told_ahead(requests, workers),
         num_workers=workers,
         collate_fn=_unchanged,
         generator=torch.Generator(),  # its seed for workers would otherwise be drawn from the process-wide state

@@ -15,7 +15,7 @@ class SampleReader:
         self._source = checked_reader(index)
 
     def expect(self, sample_ids: Iterable[int]) -> None:
-        """Say which samples will be read next, in this order: from a store they are read ahead, as far as fits."""
+        """Say which samples will be read next, in this order: they are read ahead, as far as fits."""
         self._source.expect(sample_ids)
 
     def read(self, sample_id: int) -> bytes:

@@ -4,6 +4,7 @@ Samples that are expected are asked for in the order in which they will be read,
 that lie close together by one request. A process holds no more than that, besides the sample that it reads.
 """
 
+import time
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -22,8 +23,10 @@ GAP_BYTES = 64 << 10
 """Bytes between two samples that are rather read than made two requests of."""
 RANGE_BYTES = 4 << 20
 """Most that one request of several samples asks for."""
-WRONG_ANSWERS = 3
+WRONG_ANSWERS = 4
 """After so many whose checksum is not the index's, it is taken for the shard that is damaged, not the answer."""
+FIRST_PAUSE_SECONDS = 0.1
+"""After the first wrong answer, twice as long after each further one."""
 
 
 @dataclass
@@ -66,7 +69,9 @@ class ReaderAhead:
         try:
             if coming is None and (data := self._cached(sample_id)) is not None:
                 return data
-            for _ in range(WRONG_ANSWERS):
+            for wrong in range(WRONG_ANSWERS):
+                if wrong:
+                    time.sleep(FIRST_PAUSE_SECONDS * 2 ** (wrong - 1))
                 data = self._taken(sample_id, coming or self._ask([sample_id]))
                 coming = None
                 if self._is_right(sample_id, data):

@@ -156,11 +156,14 @@ class RemoteStore:
     async def _persist(self, name: str, ask: Callable[[], Awaitable[Result]], limit: float) -> Result:
         """What `ask` answers within `limit` seconds; asked again, ever less often, until patience ends."""
         what = f"{self.place}/{name}"
-        start, pause, wrong = time.monotonic(), FIRST_PAUSE_SECONDS, 0
+        begun: float | None = None
+        pause, wrong = FIRST_PAUSE_SECONDS, 0
         while True:
             try:
                 async with self._turns():
-                    answer = await asyncio.wait_for(ask(), min(limit, self._patience))
+                    begun = begun or time.monotonic()
+                    left = max(begun + self._patience - time.monotonic(), FIRST_PAUSE_SECONDS)
+                    answer = await asyncio.wait_for(ask(), min(limit, left))
                 self._answered = True
                 return answer
             except Exception as error:
@@ -169,7 +172,7 @@ class RemoteStore:
                 wrong += isinstance(error, WrongAnswerError)
                 if wrong == WRONG_ANSWERS:
                     raise RunFailure(f"{what}: the store answers with {error}") from error
-                waited = time.monotonic() - start
+                waited = time.monotonic() - (begun or time.monotonic())
                 if waited >= self._patience:
                     raise RunFailure(
                         f"the store {self.place} has failed for {waited:.0f} s (data.store_patience): {what}: "

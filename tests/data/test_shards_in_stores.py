@@ -26,6 +26,8 @@ from rrcm_dist.storage.store import open_store
 
 STEPS = 6
 """One and a half epochs of four steps."""
+FEW = reading_ahead.WRONG_ANSWERS - 1
+"""So many wrong answers are forgiven, even all to one request."""
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +97,9 @@ def test_a_second_run_asks_the_store_for_no_sample(server, url: str, photo_index
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("behaviour", [{"fail": 25}, {"stall": 3}, {"cut": 10}, {"corrupt": 8}], ids=str)
+@pytest.mark.parametrize(
+    "behaviour", [{"fail": 25}, {"stall": 3}, {"cut": 10}, {"corrupt": reading_ahead.WRONG_ANSWERS - 1}], ids=str
+)
 def test_a_store_that_misbehaves_for_a_while_changes_no_batch(
     behaviour, workers, server, url: str, photo_index, batches_of, caplog
 ) -> None:
