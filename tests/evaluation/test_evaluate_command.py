@@ -89,7 +89,9 @@ def test_an_exported_encoder_is_evaluated_on_any_shards_and_sizes(
 
 
 def test_mistakes_are_told(monkeypatch, capsys, tmp_path, pretrained, finetuned, two_classes):
+    (tmp_path / "nnet.pth").write_bytes(b"released")
     for arguments, told in (
+        ((tmp_path / "nnet.pth",), "is not a weights file of ours: `rrcm import` makes one"),
         ((pretrained,), "choose one by --network"),
         ((pretrained, "--network", "average-0.9"), "has no average-0.9.safetensors; it has online"),
         ((tmp_path / "absent",), "there is no"),

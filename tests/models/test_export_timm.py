@@ -81,7 +81,7 @@ def test_preprocessing_names_of_classes_and_a_card_are_in_the_folder(tmp_path, c
     assert tuple(model.pretrained_cfg["label_names"]) == load_index(digits / "train").classes
     assert model.num_classes == 10
     preprocessing = timm.data.resolve_model_data_config(model)
-    assert preprocessing["input_size"] == (3, IMAGE_SIZE, IMAGE_SIZE)
+    assert list(preprocessing["input_size"]) == [3, IMAGE_SIZE, IMAGE_SIZE]
     assert list(preprocessing["mean"]) == list(preprocessing["std"]) == [0.5, 0.5, 0.5]
     assert preprocessing["crop_pct"] == 1.0
     assert json.loads((tmp_path / "timm" / "config.json").read_text())["rrcm"]["sigma"] == 0.5
