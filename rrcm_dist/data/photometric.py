@@ -49,21 +49,22 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 
 def draw_photometric(generator: np.random.Generator, views: PretrainingViews, view: int) -> np.ndarray:
     """Parameters of one sample for view a (`view` 0) or b (1), float32 (COLUMNS,)."""
-    row = np.zeros(COLUMNS, dtype=np.float32)
-    chances, extents = generator.random((2, 4))
-    row[Column.ORDER : Column.ORDER + JITTERS] = generator.permutation(JITTERS)
+    row = [0.0] * COLUMNS  # plain floats: NumPy's calls cost more than these few numbers
+    chances, extents = generator.random((2, JITTERS)).tolist()
+    order = generator.permutation(JITTERS).tolist()
     if chances[0] < views.jitter_probability:
-        strengths = np.asarray(views.jitter)
-        lowest = np.maximum(1 - strengths, 0)
-        row[:JITTERS] = lowest + extents * (1 + strengths - lowest)
+        for column, (strength, extent) in enumerate(zip(views.jitter, extents, strict=True)):
+            lowest = max(1 - strength, 0)
+            row[column] = lowest + extent * (1 + strength - lowest)
         row[Column.HUE] = (2 * extents[Column.HUE] - 1) * views.jitter[Column.HUE]
     else:
-        row[Column.ORDER : Column.ORDER + JITTERS] = -1
+        order = [-1] * JITTERS
+    row[Column.ORDER : Column.ORDER + JITTERS] = order
     row[Column.GREYSCALE] = chances[1] < views.greyscale_probability
     if chances[2] < views.blur_probability[view]:
         row[Column.BLUR_SIGMA] = generator.uniform(*views.blur_sigma)
     row[Column.SOLARIZE] = chances[3] < views.solarize_probability[view]
-    return row
+    return np.array(row, dtype=np.float32)
 
 
 def apply_photometric(images: Tensor, parameters: Tensor) -> Tensor:
