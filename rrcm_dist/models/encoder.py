@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rrcm_dist.config.parts import EncoderConfig
 from rrcm_dist.models.attention import Attention
+from rrcm_dist.models.block_running import BlockFunction, block_function, run_block
 from rrcm_dist.models.linear import LinearAfterGelu
 from rrcm_dist.noise import input_scale, sinusoidal_embedding, time_condition
 from rrcm_dist.random_streams import Purpose, stream_key
@@ -78,6 +79,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, sigma_data: float, seed: int = 0) -> None:
         super().__init__()
         self.config, self.sigma_data = config, sigma_data
+        self.run_block: BlockFunction = run_block
         width = config.width
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream_key(Purpose.INITIALIZATION, seed, "encoder") & 0xFFFF_FFFF)
@@ -107,10 +109,11 @@ class Encoder(nn.Module):
         time_token = sinusoidal_embedding(time_condition(t), self.config.width)[:, None]
         class_token = self.cls_token.expand(noisy.shape[0], -1, -1)
         x = torch.cat([class_token, time_token, self.patch_embed(scaled).float()], dim=1) + self.pos_embed
+        run = self.run_block if self.training else run_block
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = run(block, x, None)
         # Only the class token is read: the last block need not compute what becomes of the others.
-        x = self.blocks[-1](x, read=1)[:, 0]
+        x = run(self.blocks[-1], x, 1)[:, 0]
         return self.norm(x).float() if final_norm else x.float()
 
     def _initialize(self) -> None:
@@ -118,6 +121,13 @@ class Encoder(nn.Module):
             _initialize_like_moco_v3(self.blocks, self.patch_embed.proj)
         nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+
+def run_blocks(module: nn.Module, checkpointing: bool, compiled: bool) -> None:
+    """Let every Encoder within `module` run its blocks in training as `block_function` says."""
+    for part in module.modules():
+        if isinstance(part, Encoder):
+            part.run_block = block_function(checkpointing, compiled)
 
 
 def _initialize_like_moco_v3(blocks: nn.ModuleList, patch_convolution: nn.Conv2d) -> None:

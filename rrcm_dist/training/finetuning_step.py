@@ -11,6 +11,7 @@ from rrcm_dist.data.batches import LabelledBatch
 from rrcm_dist.data.mixing import mix
 from rrcm_dist.distributed.world import World
 from rrcm_dist.models.attention import use_attention
+from rrcm_dist.models.encoder import run_blocks
 from rrcm_dist.models.rrcm import FinetuningNetwork
 from rrcm_dist.noise import conditioning_level, noise_level
 from rrcm_dist.objectives.finetuning import finetuning_loss
@@ -39,6 +40,7 @@ class FinetuningStep:
             start_encoder(network, recipe)
         network.head.requires_grad_(recipe.train_head)
         use_attention(network, settings.attention, world.device)
+        run_blocks(network, settings.activation_checkpointing, settings.compile)
         groups = layer_decay_groups(network, recipe.encoder.depth, optimizer.layer_decay, optimizer.weight_decay)
         self.engine = Engine(network, groups, optimizer, settings, world)
         self.averages = WeightAverages(self.engine, settings.averages)
