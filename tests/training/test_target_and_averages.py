@@ -8,12 +8,12 @@ from ranks import run_ranks
 from safetensors.torch import load_file
 from tiny import finetune_recipe, pretrain_recipe
 
-from rrcm_dist.distributed.world import join_world
+from rrcm_dist.distributed.world import World, join_world
 from rrcm_dist.training.averages import WARM_UP
 from rrcm_dist.training.finetuning import prepare_finetuning
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining
-from rrcm_dist.training.zero_parameters import is_cut, own_part
+from rrcm_dist.training.zero_parameters import is_cut, own_part, shape_of
 
 STEPS = 4
 RATES = (0.5, 0.999)
@@ -21,31 +21,31 @@ SETTINGS = [(1, 100_000), (2, 100_000), (3, 0), (3, 40), (3, 100_000)]
 """ZeRO stage, and from how many numbers on a parameter of stage 3 is cut: all, most, none of the tiny network."""
 
 
-def few_steps(shards: Path, stage: int, threshold: int):
-    """Whole target weights after some steps, and which share of them this rank holds between steps."""
+def targets(shards: Path):
+    """By setting: whole target weights after some steps, and which share of them this rank holds between steps."""
     with join_world("cpu") as world:
-        recipe = pretrain_recipe(
-            shards, Path("unused"), steps=STEPS, zero_stage=stage, persistence_threshold=threshold, micro_batch=5
-        )
-        training = prepare_pretraining(recipe, world)
-        for step, batch in enumerate(training.batches(0)):
-            training.step.backward(batch, step)
-            training.step.engine.update(1e-2, None)
-            training.step.after_update(step)
-        target = training.step._target
-        held = 0
-        for parameter in target._frozen.network.parameters():
-            at_hand = parameter.data.untyped_storage().nbytes() // 4 if is_cut(parameter) else 0
-            held += own_part(parameter).numel() + at_hand
-        weights = target.weights()
-        return weights, held / sum(w.numel() for name, w in weights.items() if "running" not in name)
+        return {setting: few_steps(shards, world, *setting) for setting in SETTINGS}
+
+
+def few_steps(shards: Path, world: World, stage: int, threshold: int):
+    recipe = pretrain_recipe(
+        shards, Path("unused"), steps=STEPS, zero_stage=stage, persistence_threshold=threshold, micro_batch=5
+    )
+    training = prepare_pretraining(recipe, world)
+    for step, batch in enumerate(training.batches(0)):
+        training.step.backward(batch, step)
+        training.step.engine.update(1e-2, None)
+        training.step.after_update(step)
+    parameters = list(training.step._target._frozen.network.parameters())
+    held = sum(own_part(p).numel() + (p.data.untyped_storage().nbytes() // 4 if is_cut(p) else 0) for p in parameters)
+    return training.step._target.weights(), held / sum(shape_of(p).numel() for p in parameters)
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_the_target_is_the_same_at_every_stage_and_persistence_and_cut_where_it_should_be(ranks, digits, tmp_path):
-    found = {setting: run_ranks(few_steps, ranks, tmp_path / str(setting), digits, *setting)[0] for setting in SETTINGS}
+    found = run_ranks(targets, ranks, tmp_path, digits)[0]
     whole, _ = found[1, 100_000]
     for (stage, threshold), (weights, share) in found.items():
         for name, expected in whole.items():
