@@ -10,6 +10,7 @@ DESCRIPTIONS = {
     "loss_memory": "memory of one rank's loss at batches to 65 536 beside all logits at once (CPU or GPU)",
     "zero_stages": "ZeRO stages 0 to 3 side by side: seconds, memory, bytes (CPU, 2 ranks)",
     "scaling": "images/s at 8 to 512 GPUs predicted from step, gather and reduce costs (--validate on this machine)",
+    "host_syncs": "where a steady pre-training step has the host wait for the device (CPU or GPU)",
     "loader": "images/s per core of the loader beside torchvision's pipeline (--shards FOLDER)",
     "data_wait": "share of step time spent waiting for batches at 0, 10 and 25 % of margin (--shards FOLDER)",
     "store_reading": "samples/s out of a store with latency: read ahead, one by one, cached, from the local disk",

@@ -116,6 +116,7 @@ def _recipe(arguments: argparse.Namespace, stage: int) -> Any:
         f"training.micro_batch={arguments.batch // 2}",
         f"training.precision={'bf16' if arguments.device == 'cuda' else 'fp32'}",
         f"training.zero_stage={stage}",
+        "training.averages=[0.999]",
         "data.streams=8",
     ]
     network = () if arguments.recipe else SMALL_NETWORK
@@ -150,6 +151,7 @@ def train_once(step: Any, recipe: Any, batch: Any, number: int, guard: Any) -> d
     parts = step.backward(batch, number)
     gradient_norm = step.engine.update(recipe.optimizer.lr, recipe.optimizer.clip)
     step.after_update(number)
+    step.averages.update(number)
     guard.watch(number, [parts["loss"], gradient_norm], batch.keys)
     return parts
 

@@ -19,12 +19,14 @@ log = logging.getLogger(__name__)
 
 FILE = "loss-spikes.jsonl"
 """In the run folder: a line per spike."""
-WINDOW = 100
+WINDOW = 200
 """Steps that a loss is compared with."""
-FEWEST = 20
+FEWEST = 50
 """With fewer steps before it, no loss is called a spike."""
 MAD_TO_DEVIATION = 1.4826
 """A normal distribution's standard deviation in units of its median absolute deviation."""
+HIGH, HIGH_IN_DEVIATIONS = 0.98, 2.054
+"""An upper quantile of the losses, and where it lies in a normal distribution."""
 LEAST_RELATIVE_DEVIATION = 1e-3
 """Of the median: losses that hardly differ would make a spike of any change."""
 SECONDS_BETWEEN_WARNINGS = 60.0
@@ -37,7 +39,7 @@ class Spike:
     loss: float
     median: float
     deviation: float
-    """Of the losses before: median absolute deviation, scaled to a normal distribution's standard deviation."""
+    """Usual deviation of the losses before."""
 
     @property
     def deviations(self) -> float:
@@ -46,10 +48,13 @@ class Spike:
 
 
 class SpikeDetector:
-    """Compares each step's loss with the median of the last steps.
+    """Compares each step's loss with the median of the last steps, in units of their usual deviation.
 
-    A spike's own loss joins the window: medians mind no single value, and a loss that stays high is soon the usual one
-    instead of a spike at every step. A run that is resumed starts with an empty window.
+    That is their median absolute deviation or, if larger, how far their upper 2 % lie above the median, both scaled to
+    a normal distribution's standard deviation: in pre-training the drawn noise level decides much of the loss, and
+    where most levels have much the same, a few others have far more at every such draw. A spike's own loss joins the
+    window: neither minds a single value, and a loss that stays high is soon the usual one. A run that is resumed starts
+    with an empty window.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -65,8 +70,10 @@ class SpikeDetector:
 
     def _spike(self, loss: float) -> Spike | None:
         median = statistics.median(self._losses)
-        deviation = MAD_TO_DEVIATION * statistics.median(abs(before - median) for before in self._losses)
-        spike = Spike(loss, median, max(deviation, LEAST_RELATIVE_DEVIATION * abs(median), 1e-12))
+        around = MAD_TO_DEVIATION * statistics.median(abs(before - median) for before in self._losses)
+        high = sorted(self._losses)[int(HIGH * (len(self._losses) - 1))]
+        above = (high - median) / HIGH_IN_DEVIATIONS
+        spike = Spike(loss, median, max(around, above, LEAST_RELATIVE_DEVIATION * abs(median), 1e-12))
         return spike if spike.deviations > self._threshold else None
 
 

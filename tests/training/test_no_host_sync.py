@@ -32,8 +32,8 @@ def test_reads_are_found_where_there_are_any():
 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_steady_step_reads_nothing(stage, digits, tmp_path):
-    """With everything that may go along: cached gradients, clipping, probe, guard, spike watch, sums of metrics."""
-    recipe = pretrain_recipe(digits, tmp_path, zero_stage=stage, micro_batch=12, steps=STEPS)
+    """With all that may go along: cached gradients, clipping, an average, probe, guard, spike watch, metrics."""
+    recipe = pretrain_recipe(digits, tmp_path, zero_stage=stage, micro_batch=12, steps=STEPS, averages=[0.99])
     with join_world("cpu") as world:
         training = prepare_pretraining(recipe, world)
         spikes = SpikeWatch(recipe.training, tmp_path, True, training.step.describe)
