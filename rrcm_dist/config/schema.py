@@ -193,7 +193,7 @@ class CertifyConfig(Part):
     """Folder of the ledger (ledger.sqlite) and the logs (one .tsv per σ)."""
     classifiers: Annotated[tuple[ClassifierConfig, ...], Field(min_length=1)]
     data: str
-    """Folder of shards to certify."""
+    """Folder or URL of shards to certify."""
     image_size: Count
     """Images are resized (short side) and centre-cropped to this before noise is added."""
     images: SelectionConfig = SelectionConfig()
@@ -276,9 +276,9 @@ class PaperConfig(Part):
     output: str
     """Folder of everything: checks, pretrain, sigma_0.25 …, certificates, report."""
     train: str
-    """Folder of the training shards."""
+    """Folder or URL of the training shards."""
     held_out: str
-    """Folder of the shards that are evaluated on and certified."""
+    """Folder or URL of the shards that are evaluated on and certified."""
     pretrain: StageConfig
     """Pre-training."""
     finetune: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
