@@ -83,17 +83,20 @@ def gathered_parameters(recipe: PretrainConfig | FinetuneConfig, ranks: int) -> 
 
     Passes of pre-training over k micro-batches: target k; less noisy k; without a graph k - 1; with one k forward and
     k backward. The projector passes once forward in the target and once forward and backward online. Activation
-    checkpointing gathers the blocks of a backward pass once more, to compute them again.
+    checkpointing gathers the blocks of a backward pass once more, to compute them again, but for the MLP's last layer:
+    computing again ends within it, and the backward pass finds it gathered.
     """
     stage, cuts = recipe.training.zero_stage, micro_batches(recipe, ranks)
     if stage < 3:
         return trained_parameters(recipe) if stage else 0
     encoder = encoder_parameters(recipe.encoder)
-    blocks = recipe.encoder.depth * block_parameters(recipe.encoder) * recipe.training.activation_checkpointing
+    width, again = recipe.encoder.width, int(recipe.training.activation_checkpointing)
+    last_layer = (int(width * recipe.encoder.mlp_ratio) + 1) * width
+    blocks = again * recipe.encoder.depth * (block_parameters(recipe.encoder) - last_layer)
     if isinstance(recipe, FinetuneConfig):
         return cuts * (2 * network_parameters(recipe) + blocks)
     without_graph, with_graph = 2 * cuts + (cuts - 1), 2 * cuts
-    projector = projector_parameters(recipe.encoder.width, recipe.projector)
+    projector = projector_parameters(width, recipe.projector)
     return (without_graph + with_graph) * encoder + cuts * blocks + 3 * projector
 
 

@@ -14,12 +14,18 @@ from rrcm_dist.distributed.world import join_world
 from rrcm_dist.training.pretraining_step import PretrainingStep
 
 RANKS = 2
-SETTINGS = [(1, None), (2, 4), (3, 4)]
-"""ZeRO stage and micro-batch."""
+SETTINGS = [(1, None, False), (2, 4, False), (3, 4, False), (3, 4, True)]
+"""ZeRO stage, micro-batch, activation checkpointing."""
 
 
-def recipe_of(stage, micro_batch):
-    recipe = pretrain_recipe(Path("unused"), Path("unused"), zero_stage=stage, micro_batch=micro_batch)
+def recipe_of(stage, micro_batch, checkpointing):
+    recipe = pretrain_recipe(
+        Path("unused"),
+        Path("unused"),
+        zero_stage=stage,
+        micro_batch=micro_batch,
+        activation_checkpointing=checkpointing,
+    )
     encoder = recipe.encoder.model_copy(update={"width": 64, "depth": 3})  # weights large beside DeepSpeed's notes
     return recipe.model_copy(update={"encoder": encoder, "probe": ProbeConfig(on=False)})
 
