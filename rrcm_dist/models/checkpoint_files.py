@@ -77,7 +77,8 @@ def chosen_weights(checkpoint: Path, network: str | None) -> Path:
     if network is None and not checkpoint.is_file():
         found = weights_files(checkpoint)
         if len(found) > 1:
-            raise InvalidInput(f"{checkpoint} holds {' and '.join(f.stem for f in found)}: choose one by --network")
+            *names, last = (file.stem for file in found)
+            raise InvalidInput(f"{checkpoint} holds {', '.join(names)} and {last}: choose one by --network")
         return found[0]
     file = weights_file(checkpoint, network or "")
     metadata = own_metadata(file)

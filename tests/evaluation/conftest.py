@@ -14,9 +14,9 @@ from rrcm_dist.cli.training import run_training
 
 @pytest.fixture(scope="session")
 def pretrained(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pre-training run of four steps, with online and target networks."""
+    """A pre-training run of four steps, with online and target networks and an average."""
     output = tmp_path_factory.mktemp("pretrained")
-    run_training(pretrain_recipe(digits, output, steps=4, checkpoint_every=4), "cpu", "auto")
+    run_training(pretrain_recipe(digits, output, steps=4, checkpoint_every=4, averages=(0.5,)), "cpu", "auto")
     return output
 
 

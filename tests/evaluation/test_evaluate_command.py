@@ -6,9 +6,6 @@ from pathlib import Path
 import pytest
 from command import rrcm
 
-from rrcm_dist.models.checkpoint_files import OwnMetadata, chosen_weights, own_metadata
-from rrcm_dist.models.weights import read_weights, write_weights
-
 
 def logged(run: Path) -> dict[str, float]:
     """The last accuracies that training wrote down."""
@@ -65,14 +62,12 @@ def test_a_classifier_can_be_probed_too(monkeypatch, capsys, tmp_path, finetuned
     assert results["probe", 0.0]["accuracy"] > 0.6
 
 
-def test_an_average_is_chosen_by_its_name(monkeypatch, capsys, tmp_path, pretrained):
-    online = chosen_weights(pretrained, "online")
-    average = tmp_path / "checkpoint" / "average-0.9.safetensors"
-    average.parent.mkdir()
-    metadata = OwnMetadata("average-0.9", own_metadata(online).recipe)
-    write_weights(average, read_weights(online).tensors, metadata.as_strings())
-    _, found = evaluate(monkeypatch, capsys, tmp_path, average.parent, "--no-probe", "--network", "average-0.9")
-    assert found["network"] == "average-0.9"
+def test_an_average_is_as_right_as_training_logged(monkeypatch, capsys, tmp_path, pretrained):
+    results, found = evaluate(monkeypatch, capsys, tmp_path, pretrained, "--no-probe", "--network", "average-0.5")
+    assert found["network"] == "average-0.5"
+    for sigma in (0.0, 0.5):
+        expected = logged(pretrained)[f"average-0.5/knn_sigma_{sigma:g}"]
+        assert results["knn", sigma]["accuracy"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_an_exported_encoder_is_evaluated_on_any_shards_and_sizes(
@@ -92,8 +87,11 @@ def test_mistakes_are_told(monkeypatch, capsys, tmp_path, pretrained, finetuned,
     (tmp_path / "nnet.pth").write_bytes(b"released")
     for arguments, told in (
         ((tmp_path / "nnet.pth",), "is not a weights file of ours: `rrcm import` makes one"),
-        ((pretrained,), "choose one by --network"),
-        ((pretrained, "--network", "average-0.9"), "has no average-0.9.safetensors; it has online"),
+        ((pretrained,), "holds average-0.5, online and target: choose one by --network"),
+        (
+            (pretrained, "--network", "average-0.9"),
+            "has no average-0.9.safetensors; it has average-0.5.safetensors, online.safetensors, target",
+        ),
         ((tmp_path / "absent",), "there is no"),
         ((finetuned, "--data", tmp_path), "--data: "),
         ((finetuned, "--train", tmp_path / "absent"), "--train: "),
