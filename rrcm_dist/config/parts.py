@@ -265,6 +265,15 @@ class TrainingConfig(Part):
             raise ValueError("give either steps or epochs and leave the other null, not both and not neither")
         return self
 
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "training.compile does not go with training.zero_stage 3, which fetches parameters in the midst of "
+                "every block: set training.compile to false, or training.zero_stage to 0, 1 or 2"
+            )
+        return self
+
 
 class TrackingConfig(Part):
     """Weights & Biases, beside the metrics.jsonl that every run writes."""

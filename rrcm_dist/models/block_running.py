@@ -10,9 +10,10 @@ from torch.utils.checkpoint import checkpoint
 BlockFunction = Callable[[nn.Module, Tensor, int | None], Tensor]
 """A block, its tokens (batch, tokens, width), and how many of the first tokens will be read, or None for all."""
 
-COMPILED_SHAPES = 24
-"""Input shapes for which a block is compiled: two networks, with a graph and without, whole micro-batches and a last
-smaller one. Further ones run as they are, so that no run compiles without end."""
+COMPILED_FORMS = 16
+"""Most forms that a block is compiled in: three, two or one view, three both with a graph and without, of a whole
+micro-batch and of a smaller last one, and all of these for the last block. Further ones run as they are, so that no run
+compiles without end."""
 
 
 def run_block(block: nn.Module, x: Tensor, read: int | None) -> Tensor:
@@ -36,5 +37,5 @@ def _checkpointed(run: BlockFunction, block: nn.Module, x: Tensor, read: int | N
 @functools.cache
 def _compiled() -> BlockFunction:
     """Block by block: blocks are alike, so one compilation serves all of them."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_FORMS)
     return torch.compile(run_block, dynamic=False)

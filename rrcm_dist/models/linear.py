@@ -30,5 +30,6 @@ class _GeluLinear(torch.autograd.Function):
         rows = gradient.flatten(0, -2)
         to_weight = rows.T @ F.gelu(x).to(rows.dtype).flatten(0, -2)
         to_gelu = (rows @ weight.to(rows.dtype)).view(x.shape).to(x.dtype)
-        to_x = torch.ops.aten.gelu_backward(to_gelu, x)
+        # In place: of a block's tensors these are the largest.
+        to_x = torch.ops.aten.gelu_backward.grad_input(to_gelu, x, grad_input=to_gelu)
         return to_x, to_weight.to(weight.dtype), rows.sum(dim=0).to(weight.dtype)
