@@ -1,6 +1,8 @@
 """A run may change its ranks and its ZeRO stage at any step: the samples are the same, the weights to rounding."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,9 +33,6 @@ def train_until(recipe, last_step: int | None) -> list[str]:
             for step, batch in enumerate(deal(start), start=start):
                 keys.extend(f"{step} {row} {key}" for row, key in zip(batch.rows.tolist(), batch.keys, strict=True))
                 if step + 1 == last_step:
-                    import os
-                    import signal
-
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield batch
 
@@ -90,18 +89,31 @@ def undisturbed(digits, tmp_path_factory):
 
 LIVES = {
     "2 → 1 → 2 ranks": [(2, 1, None, 2), (1, 1, 5, 4), (2, 1, None, None)],
-    "1 → 3 → 4 ranks, stages 0 → 2 → 1": [(1, 0, None, 2), (3, 2, 3, 4), (4, 1, None, None)],
     "3 → 2 → 1 ranks, stages 1 → 3 → 0": [(3, 1, 4, 2), (2, 3, 5, 4), (1, 0, None, None)],
+}
+MORE_LIVES = {
+    "1 → 3 → 4 ranks, stages 0 → 2 → 1": [(1, 0, None, 2), (3, 2, 3, 4), (4, 1, None, None)],
     "2 → 3 ranks, stages 3 → 3": [(2, 3, None, 3), (3, 3, 3, None)],
+    "4 → 2 → 4 ranks, stages 2 → 0 → 3": [(4, 2, None, 2), (2, 0, 5, 4), (4, 3, 2, None)],
 }
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("lives", LIVES.values(), ids=LIVES.keys())
-def test_a_pretraining_that_changes_ranks_and_stages_goes_on_as_if_it_had_not(lives, undisturbed, digits, tmp_path):
+@pytest.mark.parametrize("name", LIVES)
+def test_a_pretraining_that_changes_ranks_and_stages_goes_on_as_if_it_had_not(name, undisturbed, digits, tmp_path):
+    assert_goes_on(LIVES[name], undisturbed, digits, tmp_path)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", MORE_LIVES)
+def test_more_changes_of_ranks_and_stages(name, undisturbed, digits, tmp_path):
+    assert_goes_on(MORE_LIVES[name], undisturbed, digits, tmp_path)
+
+
+def assert_goes_on(lives, undisturbed, shards: Path, folder: Path) -> None:
     reference, samples = undisturbed[pretrain_recipe]
-    run, seen = run_through(pretrain_recipe, digits, tmp_path, lives)
+    run, seen = run_through(pretrain_recipe, shards, folder, lives)
     assert seen == samples
     assert_same_trajectory(run, reference)
 

@@ -73,9 +73,8 @@ def with_averages(shards: Path, output: Path, stage: int, kind: str):
             for rate, average in followed.items():
                 rate_now = min(rate, (1 + step) / (WARM_UP + step))
                 for name, value in now.items():
-                    average[name] = (
-                        rate_now * average[name] + (1 - rate_now) * value if "running" not in name else value
-                    )
+                    is_buffer = "running" in name or "num_batches" in name
+                    average[name] = value if is_buffer else rate_now * average[name] + (1 - rate_now) * value
 
         training.step.averages.update = noting  # type: ignore[method-assign]
         checkpoint = train(training, world).checkpoint
