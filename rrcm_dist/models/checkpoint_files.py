@@ -88,20 +88,20 @@ def chosen_weights(checkpoint: Path, network: str | None) -> Path:
 
 
 def _newest_checkpoint(run: Path) -> Path:
-    found = newest_undamaged(run / "checkpoints", "*.safetensors")
+    found = newest_undamaged(run / "checkpoints", networks_only=True)
     if found is None:
         raise InvalidInput(f"{run} has no finished checkpoint yet")
     return found
 
 
-def newest_undamaged(checkpoints: Path, pattern: str = "*") -> Path | None:
-    """The newest checkpoint whose files of that pattern are whole; None where there is no checkpoint.
+def newest_undamaged(checkpoints: Path, networks_only: bool = False) -> Path | None:
+    """The newest checkpoint whose files, or whose networks, are whole; None where there is no checkpoint.
 
     Damaged ones are named in a warning. Raises `RunFailure` where all are damaged.
     """
     candidates = sorted(checkpoints.glob("step-*"), reverse=True)
     for candidate in candidates:
-        problem = damage(candidate, pattern)
+        problem = damage(candidate, networks_only)
         if not problem:
             return candidate
         log.warning("checkpoint %s is damaged (%s); using the one before it", candidate, problem)
@@ -110,8 +110,8 @@ def newest_undamaged(checkpoints: Path, pattern: str = "*") -> Path | None:
     return None
 
 
-def damage(checkpoint: Path, pattern: str = "*") -> str:
-    """What is wrong with a checkpoint's files of that pattern, by its manifest; empty if they are whole."""
+def damage(checkpoint: Path, networks_only: bool = False) -> str:
+    """What is wrong with a checkpoint's files, or its networks alone, by its manifest; empty if they are whole."""
     try:
         files = json.loads((checkpoint / MANIFEST).read_text())["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
@@ -119,8 +119,8 @@ def damage(checkpoint: Path, pattern: str = "*") -> str:
         return f"{MANIFEST} is missing or unreadable"
     for name, (size, checksum) in expected.items():
         file = checkpoint / name
-        if not Path(name).match(pattern):
-            continue
+        if networks_only and "/" in name:
+            continue  # what only resuming needs lies in a folder
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != size:

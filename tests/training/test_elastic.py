@@ -42,7 +42,7 @@ def train_until(recipe, last_step: int | None) -> list[str]:
 
 
 def run_through(recipe_of, shards: Path, folder: Path, lives) -> tuple[Path, set[str]]:
-    """A run of several lives (ranks, ZeRO stage, micro-batch, last step); its folder and every sample with its place."""
+    """A run of several lives (ranks, ZeRO stage, micro-batch, last step); its folder and every sample, with places."""
     run, seen = folder / "run", set()
     for number, (ranks, stage, micro_batch, last_step) in enumerate(lives):
         recipe = recipe_of(shards, run, steps=STEPS, zero_stage=stage, micro_batch=micro_batch, checkpoint_every=100)
