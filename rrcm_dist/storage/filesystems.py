@@ -5,6 +5,9 @@ from typing import Any
 
 from rrcm_dist.errors import InvalidInput
 
+CONNECTIONS = 48
+"""To one store, by one process."""
+
 _opened: dict[tuple[int, str], tuple[Any, str]] = {}
 """By process and URL. What a process inherits is not its own: it stays here unused, and its connections unclosed."""
 
@@ -42,5 +45,6 @@ def _options(url: str) -> dict[str, Any]:
         client = {"trust_env": True, "timeout": aiohttp.ClientTimeout(total=None)}  # proxies are set by the environment
         return {"headers": {"Accept-Encoding": "identity"}, "client_kwargs": client}
     if url.startswith(("s3:", "s3a:")):
-        return {"config_kwargs": {"retries": {"max_attempts": 1, "mode": "standard"}, "connect_timeout": 10}}
+        retries = {"max_attempts": 1, "mode": "standard"}
+        return {"config_kwargs": {"retries": retries, "connect_timeout": 10, "max_pool_connections": CONNECTIONS}}
     return {}

@@ -14,7 +14,8 @@ from rrcm_dist.errors import RunFailure
 from rrcm_dist.files import whole_file
 from rrcm_dist.progress import progress_bar
 from rrcm_dist.storage.failures import NotInStore, in_words, lasting
-from rrcm_dist.storage.filesystems import filesystem_of
+from rrcm_dist.storage.filesystems import CONNECTIONS, filesystem_of
+from rrcm_dist.storage.signing import SignedRanges
 
 ANSWER_SECONDS = 30.0
 """Within which a store must answer, besides the time that the bytes take."""
@@ -22,8 +23,6 @@ SLOWEST_BYTES_PER_SECOND = 1e6
 """A store that is slower than this counts as stalled."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0
 SECONDS_BETWEEN_WARNINGS = 30.0
-REQUESTS_AT_ONCE = 48
-"""By one process; further ones wait for their turn before their time begins."""
 WRONG_ANSWERS = 3
 """After so many of them to one request, waiting will not mend it."""
 CHUNK_BYTES, CHUNKS_AT_ONCE = 16 << 20, 4
@@ -44,6 +43,7 @@ class RemoteStore:
         self.place, self._patience = url.rstrip("/"), patience
         self._answered = False
         self._turns_of: tuple[int, Any] = (0, None)
+        self._signed = SignedRanges() if self.place.startswith(("s3:", "s3a:")) else None
         self._warned_at = -SECONDS_BETWEEN_WARNINGS
         filesystem_of(self.place)
 
@@ -51,7 +51,7 @@ class RemoteStore:
         """Ask for `length` bytes of a file from byte `start` on; any number may be asked for at once."""
 
         async def ask(filesystem: Any, path: str) -> bytes:
-            data: bytes = await filesystem._cat_file(path, start=start, end=start + length)
+            data: bytes = await self._range(filesystem, path, start, start + length)
             if len(data) != length:
                 raise WrongAnswerError(
                     f"{len(data)} bytes where {length} from byte {start} on were asked for; a store must answer "
@@ -144,6 +144,11 @@ class RemoteStore:
         except NotInStore:
             return
 
+    async def _range(self, filesystem: Any, path: str, start: int, end: int) -> bytes:
+        if self._signed is not None:
+            return await self._signed.read(filesystem, path, start, end)
+        return await filesystem._cat_file(path, start=start, end=end)
+
     def _begin(
         self, name: str, ask: Callable[[Any, str], Awaitable[Result]], number_of_bytes: int = 0
     ) -> "Future[Result]":
@@ -190,9 +195,9 @@ class RemoteStore:
             logger.warning("the store %s stalls or fails: %s: %s; it is asked again", self.place, name, problem)
 
     def _turns(self) -> asyncio.Semaphore:
-        """Of this process; taken in its loop alone."""
+        """Of this process, taken in its loop alone; a request waits for its turn before its time begins."""
         if self._turns_of[0] != os.getpid():
-            self._turns_of = os.getpid(), asyncio.Semaphore(REQUESTS_AT_ONCE)
+            self._turns_of = os.getpid(), asyncio.Semaphore(CONNECTIONS)
         return self._turns_of[1]
 
     def __getstate__(self) -> dict[str, Any]:
