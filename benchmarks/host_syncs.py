@@ -1,7 +1,8 @@
 """Where a steady pre-training step has the host wait for the device: it should nowhere, so that the device never idles.
 
 CUDA: torch's own check of synchronising calls, over steady steps, each with the place it comes from. CPU: the profiler
-counts reads of tensors' values, which would be waits on a GPU, but for tensors that lie on the host there, too.
+counts reads of tensors' values, which would be waits on a GPU, but for tensors that lie on the host there, too. At ZeRO
+stage 3 DeepSpeed itself compares over ranks in which order parameters are used: that is told, and is no failure.
 
     python -m benchmarks host_syncs                                                  on a CPU, ZeRO stages 0 to 3
     python -m benchmarks host_syncs --device cuda --recipe imagenet/pretrain-b --batch 512

@@ -63,8 +63,8 @@ class Engine:
     def update(self, lr: float, clip: float | None) -> Tensor:
         """One AdamW step at learning rate `lr`, with the gradient norm clipped to `clip` if given.
 
-        Returns the global gradient norm before clipping, a scalar on the device; where it is not finite, stages 1 to 3
-        have left the parameters as they were.
+        Returns the global gradient norm before clipping, a scalar on the device. Nothing looks at it here: one that is
+        not finite has spoilt the parameters.
         """
         for group, factor in zip(self._engine.optimizer.param_groups, self._factors, strict=True):
             group["lr"] = lr * factor

@@ -3,6 +3,7 @@
 import gzip
 import logging
 import shutil
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -77,7 +78,9 @@ class Profiling:
         activities = [ProfilerActivity.CPU]
         if self._device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
-        plan = schedule(wait=0, warmup=self._warm_up, active=len(self._window), repeat=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the missing warm-up, where there is no step for it
+            plan = schedule(wait=0, warmup=self._warm_up, active=len(self._window), repeat=1)
         self._profile = profile(activities=activities, schedule=plan)
         self._profile.start()
 
