@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 DESCRIPTIONS = {
-    "pretraining_step": "one pre-training step beside the same loss written out plainly (CPU or GPU)",
+    "pretraining_step": "one pre-training step beside the released one, with data or without (CPU or GPU)",
     "communication": "bytes a rank sends per step, computed and on the wire, ZeRO stages 0 to 3 (CPU, 2 and 4 ranks)",
     "loss_memory": "memory of one rank's loss at batches to 65 536 beside all logits at once (CPU or GPU)",
     "zero_stages": "ZeRO stages 0 to 3 side by side: seconds, memory, bytes (CPU, 2 ranks)",
