@@ -59,6 +59,7 @@ def downloaded(url: str, name: str, checksum: str, store: StoreSettings) -> Iter
     Where the cache cannot take it, it is a temporary file. A wrong answer of the store is asked for again, a lasting
     one is what the caller then finds.
     """
+    store.open_cache()  # where it cannot be written, this process says so, and those that it forks need not
     kept = store.cache_folder / f"{checksum}{Path(name).suffix}"
     if kept.is_file() and sha256(kept) == checksum:
         yield kept

@@ -35,6 +35,8 @@ SECONDS_OF_PARTIAL = 86400.0
 """After which an unfinished file is that of a process which was killed."""
 
 logger = logging.getLogger(__name__)
+_told: set[Path] = set()
+"""Folders of which this process, or the one that it was forked from, has said that they cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,9 @@ class PieceCache:
 
     def _give_up(self, error: OSError) -> None:
         self._writable = False
+        if self._folder in _told:
+            return
+        _told.add(self._folder)
         logger.warning(
             "nothing more is kept in the cache %s (%s): what is read from the store is asked for again each time; "
             "make room or set data.cache to another folder", self._folder, error.strerror or error,

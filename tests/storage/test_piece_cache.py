@@ -127,7 +127,7 @@ def test_a_cache_that_cannot_be_written_is_done_without_and_told_once(tmp_path: 
     with caplog.at_level(logging.WARNING):
         cache = PieceCache(tmp_path / "file" / "cache", 10**7)
         put(cache, FILES[0], 0)
-        assert get(cache, FILES[0], 0) is None
+        assert get(PieceCache(tmp_path / "file" / "cache", 10**7), FILES[0], 0) is None
     assert [f"in the cache {tmp_path}/file/cache (Not a directory)" in told for told in caplog.messages] == [True]
 
     caplog.clear()
