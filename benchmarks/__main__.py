@@ -9,6 +9,7 @@ DESCRIPTIONS = {
     "communication": "bytes a rank sends per step, computed and on the wire, ZeRO stages 0 to 3 (CPU, 2 and 4 ranks)",
     "loss_memory": "memory of one rank's loss at batches to 65 536 beside all logits at once (CPU or GPU)",
     "zero_stages": "ZeRO stages 0 to 3 side by side: seconds, memory, bytes (CPU, 2 ranks)",
+    "elastic": "one pre-training on 1, on 2 and on 2, 1 and 2 ranks: three loss curves (--shards FOLDER)",
     "scaling": "images/s at 8 to 512 GPUs predicted from step, gather and reduce costs (--validate on this machine)",
     "host_syncs": "where a steady pre-training step has the host wait for the device (CPU or GPU)",
     "loader": "images/s per core of the loader beside torchvision's pipeline (--shards FOLDER)",

@@ -4,11 +4,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from rrcm_dist.errors import InvalidInput, RunFailure
+
+
+PATIENCE = timedelta(minutes=30)
+"""How long ranks wait for one that is silent; longer than a rank waits for a store, so that its reason is heard first."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def _start_group(rank: int, size: int, device: torch.device) -> None:
     if missing:
         raise InvalidInput(f"WORLD_SIZE is {size}, but {' and '.join(missing)} not set: start the ranks with torchrun")
     try:
-        dist.init_process_group(backend, rank=rank, world_size=size)
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=PATIENCE)
     except (dist.DistError, RuntimeError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RunFailure(f"rank {rank} of {size} could not meet the others at {address}: {error}") from error
