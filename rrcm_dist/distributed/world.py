@@ -11,9 +11,8 @@ import torch.distributed as dist
 
 from rrcm_dist.errors import InvalidInput, RunFailure
 
-
 PATIENCE = timedelta(minutes=30)
-"""How long ranks wait for one that is silent; longer than a rank waits for a store, so that its reason is heard first."""
+"""How long ranks wait for one that is silent: longer than it waits for a store, so that its reason is heard first."""
 
 
 @dataclass(frozen=True)
