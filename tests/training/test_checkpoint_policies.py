@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from s3_server import s3_server
 from tiny import finetune_recipe, pretrain_recipe
 
+from rrcm_dist.data.index import load_index
 from rrcm_dist.distributed.world import join_world
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.training.checkpoints import staying
@@ -73,6 +75,27 @@ def test_a_run_without_checkpoints_goes_on_from_the_newest_good_one_of_the_secon
     assert "step-000000004" in caplog.text.split("resuming from")[1]
     whole = folder / "run" / "checkpoints" / "step-000000008" / "model.safetensors"
     assert (outcome.checkpoint / "model.safetensors").read_bytes()[-1000:] == whole.read_bytes()[-1000:]
+
+
+def test_the_second_place_may_be_a_bucket(digits, tmp_path):
+    with s3_server() as bucket:
+        recipe = finetune_recipe(
+            digits, tmp_path / "run", steps=4, keep_checkpoints=2, checkpoints_to=f"{bucket}/runs/a"
+        )
+        run(changed(recipe, training={**recipe.training.model_dump(), "checkpoint_every": 1}))
+        shutil.rmtree(tmp_path / "run")
+        shutil.copytree(digits, tmp_path / "digits")  # the same samples elsewhere
+        data = {**recipe.data.model_dump(), "train": str(tmp_path / "digits" / "train")}
+        outcome = run(changed(recipe, data=data))
+        assert outcome.step == 4
+        assert steps_of(tmp_path / "run" / "checkpoints") == [4]
+
+
+def test_fewer_shards_than_streams_train_all_the_same(digits, tmp_path):
+    """An epoch is dealt to streams by samples, not by shards."""
+    recipe = finetune_recipe(digits, tmp_path / "run", steps=2)
+    assert len(load_index(recipe.data.train).shards) < recipe.data.streams
+    assert run(recipe).step == 2
 
 
 def test_a_second_place_that_cannot_be_written_to_is_told_before_anything_is_trained(digits, tmp_path):
