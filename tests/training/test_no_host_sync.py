@@ -30,7 +30,7 @@ def test_reads_are_found_where_there_are_any():
     assert sum(places.values()) == 4, "two in each step"
 
 
-@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("stage", [0, 1, 3])
 def test_a_steady_step_reads_nothing(stage, digits, tmp_path):
     """With all that may go along: cached gradients, clipping, an average, probe, guard, spike watch, metrics."""
     recipe = pretrain_recipe(digits, tmp_path, zero_stage=stage, micro_batch=12, steps=STEPS, averages=[0.99])
