@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rrcm_dist.errors import InvalidInput
+from rrcm_dist.models.linear import keeping_its_input
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q (batch, queries, heads, head width), k and v (batch, tokens, heads, head width) → the shape of q."""
@@ -86,9 +87,10 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
         self.attend: AttentionFunction = _sdpa
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        """(batch, tokens, width) → the same shape, or its first `read` tokens: what they read from all tokens."""
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(x, read))
+    def forward(self, x: Tensor, norm: Callable[[Tensor], Tensor] = nn.Identity(), read: int | None = None) -> Tensor:
+        """Of norm(x): (batch, tokens, width) → the same shape, or its first `read` tokens: what they read from all."""
+        parts = keeping_its_input(lambda x: self.qkv(norm(x), read), x)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in parts)
         return self.proj(self.attend(q, k, v).flatten(2))
 
 

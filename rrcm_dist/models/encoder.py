@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rrcm_dist.config.parts import EncoderConfig
 from rrcm_dist.models.attention import Attention
 from rrcm_dist.models.block_running import BlockFunction, block_function, run_block
-from rrcm_dist.models.linear import LinearAfterGelu
+from rrcm_dist.models.linear import LinearAfterGelu, keeping_its_input
 from rrcm_dist.noise import input_scale, sinusoidal_embedding, time_condition
 from rrcm_dist.random_streams import Purpose, stream_key
 
@@ -48,9 +48,9 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = LinearAfterGelu(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, width) → (…, width)."""
-        return self.fc2(self.fc1(x))
+    def forward(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Of norm(x): (…, width) → (…, width)."""
+        return self.fc2(keeping_its_input(lambda x: self.fc1(norm(x)), x))
 
 
 class Block(nn.Module):
@@ -65,8 +65,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
         """(batch, tokens, width) → the same shape, or its first `read` tokens where no others will be read."""
-        x = x[:, :read] + self.attn(self.norm1(x), read)
-        return x + self.mlp(self.norm2(x))
+        x = x[:, :read] + self.attn(x, self.norm1, read)
+        return x + self.mlp(x, self.norm2)
 
 
 class Encoder(nn.Module):

@@ -1,10 +1,25 @@
-"""A linear layer that keeps less for the backward pass."""
+"""Linear layers that keep less for the backward pass: what is cheap to compute is computed again."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Result = TypeVar("Result")
+
+
+def keeping_its_input(function: Callable[[Tensor], Result], x: Tensor) -> Result:
+    """`function(x)`, of which only x is kept for the backward pass.
+
+    For a norm before a linear layer: the norm is computed again, the linear layer is not, since its result is not
+    needed. The compiler decides by itself what to keep.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(x)
+    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
 
 
 class LinearAfterGelu(nn.Linear):

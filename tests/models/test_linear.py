@@ -1,10 +1,11 @@
-"""The linear layer that computes GELU again is GELU and a linear layer."""
+"""Linear layers that keep less are the same functions."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rrcm_dist.models.linear import LinearAfterGelu
+from rrcm_dist.models.linear import LinearAfterGelu, keeping_its_input
 
 
 def gradients(compute, x, layer, dtype):
@@ -34,3 +35,25 @@ def test_gelus_output_is_not_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         layer(x)
     assert sorted(t.shape for t in kept) == sorted([x.shape, layer.weight.shape])
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Counts them."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+        self.count += operation in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return operation(*arguments, **(named or {}))
+
+
+def test_a_norm_before_a_linear_layer_is_computed_again_and_the_product_is_not():
+    norm, layer = torch.nn.LayerNorm(24), torch.nn.Linear(24, 7)
+    x = torch.randn(5, 24, requires_grad=True)
+    output = keeping_its_input(lambda x: layer(norm(x)), x)
+    with MatrixProducts() as products:
+        output.square().sum().backward()
+    assert products.count == 2, "the gradients of input and weight take two"
+    gradient, x.grad = x.grad, None
+    layer(norm(x)).square().sum().backward()
+    torch.testing.assert_close(gradient, x.grad)
