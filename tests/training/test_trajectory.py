@@ -21,7 +21,12 @@ from rrcm_dist.training.pretraining import prepare_pretraining
 STEPS = 6
 WARMUP = 2
 CLIP = 21.5
-SETTINGS = {1: [(0, 5), (1, None), (3, 7)], 2: [(0, None), (1, 5), (2, 4), (3, None), (3, 5)], 3: [(1, 3), (3, 3)]}
+SETTINGS = {
+    1: [(0, 5), (1, None), (2, 7), (3, 7)],
+    2: [(0, None), (1, 5), (2, 4), (3, None), (3, 5)],
+    3: [(1, 3), (3, 3)],
+    4: [(0, None), (1, 4), (2, 5), (3, 4)],
+}
 """Number of ranks → ZeRO stages and micro-batches."""
 LAYER_DECAY = 0.5
 
