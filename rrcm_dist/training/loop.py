@@ -136,7 +136,8 @@ def _run(
                 writer.save(lambda: contents_of(training.step), _progress(training, world, step))
             if asked_to_stop:
                 break
-    writer.settle()
+        # Signals are still held: a second SIGTERM must not cost the checkpoint that the first one asked for.
+        writer.settle()
     if step != total_steps and not asked_to_stop:
         raise RunFailure(f"the loader ended at step {step} of {total_steps}")
     return Outcome(checkpoint_of(folder.checkpoints, step), step, interrupted=step != total_steps)

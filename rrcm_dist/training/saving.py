@@ -61,9 +61,8 @@ class CheckpointWriter:
         start = time.monotonic()
         try:
             checkpoint = write_checkpoint(self._folder, contents, self._recipe, progress)
-        except (RRCMError, OSError, RuntimeError) as error:
-            told = disk_failure(error, self._folder) if isinstance(error, OSError) else error
-            self._problem = f"{told}; the checkpoints before it are untouched"
+        except Exception as error:  # of whatever kind: a thread that ends by itself would pass for one that has written
+            self._problem = f"{_in_words(error, self._folder)}; the checkpoints before it are untouched"
             return
         size_bytes = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
         log.info(
@@ -72,3 +71,12 @@ class CheckpointWriter:
         )  # fmt: skip
         if self._mirror is not None:
             self._mirror.keep(checkpoint)
+
+
+def _in_words(error: Exception, folder: Path) -> str:
+    if isinstance(error, OSError):
+        return str(disk_failure(error, folder))
+    if isinstance(error, RRCMError):
+        return str(error)
+    log.error("writing a checkpoint into %s failed", folder, exc_info=error)
+    return f"a checkpoint was not written ({type(error).__name__}: {error})"
