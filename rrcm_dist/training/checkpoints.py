@@ -14,6 +14,7 @@ is damaged: it is passed over, said aloud, and the one before it is used.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -80,16 +81,20 @@ def write_checkpoint(
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    stay = staying([path.name for path in folder.glob("step-*")], final.name, recipe)
-    for old in folder.glob("step-*"):
-        if old.name not in stay:
-            shutil.rmtree(old, ignore_errors=True)
+    there = [path.name for path in folder.glob("step-*") if is_checkpoint(path.name)]
+    for old in set(there) - staying(there, final.name, recipe):
+        shutil.rmtree(folder / old, ignore_errors=True)
     return final
 
 
 def checkpoint_of(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step lies in a run's `checkpoints/`."""
     return folder / f"step-{step:09d}"
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a checkpoint's folder is called so; a copy that somebody made under another name is not ours to prune."""
+    return re.fullmatch(r"step-\d{9,}", name) is not None
 
 
 def require_room(folder: Path, recipe: PretrainConfig | FinetuneConfig) -> None:

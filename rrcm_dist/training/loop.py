@@ -13,7 +13,7 @@ from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.data.batches import DecodeFailures
 from rrcm_dist.distributed.collectives import first_problem, sum_over_ranks
 from rrcm_dist.distributed.world import World
-from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
+from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.progress import progress_bar
 from rrcm_dist.schedules import learning_rate
 from rrcm_dist.training.checkpoints import Progress, checkpoint_of, find_checkpoint, require_room
@@ -170,6 +170,9 @@ def _progress(training: Training, world: World, step: int) -> Progress:
 
 
 def _begin_mirror(mirror: Mirror, folder: RunFolder) -> None:
+    stored = mirror.stored_recipe()
+    if stored is not None:
+        folder.check_recipe(stored, mirror.place, "training.checkpoints_to")
     if not any(folder.checkpoints.glob("step-*")):
         mirror.fetch_newest(folder.checkpoints)
     mirror.open()
@@ -184,13 +187,13 @@ def _open(
 
 def _raise_together(check: Callable[[], None], on_this_rank: bool = True) -> None:
     """Call `check` where it is to be called; if it raises on any rank, raise there as it is and elsewhere in words."""
-    problem: RRCMError | None = None
+    problem: Exception | None = None
     if on_this_rank:
         try:
             check()
-        except RRCMError as error:
+        except Exception as error:  # of whatever kind: the others wait for what this rank says
             problem = error
-    elsewhere = first_problem(str(problem) if problem else "")
+    elsewhere = first_problem(str(problem) or type(problem).__name__ if problem else "")
     if problem:
         raise problem
     if elsewhere:

@@ -68,15 +68,26 @@ class RunFolder:
     def check_checkpoint(self, checkpoint: Path, progress: Progress) -> None:
         """Raise `InvalidInput` if a checkpoint is of another run, naming the keys in which they differ.
 
-        One that was copied here may be of another run than the folder. What an earlier start allowed counts, too: the
-        checkpoint may be older than that.
+        One that was copied here may be of another run than the folder. It may be that not every machine sees it.
         """
-        allow = [*self._allow, *(key for start in self._earlier_starts() for key in start.get("allowed", ()))]
-        metadata = own_metadata(min(checkpoint.glob("*.safetensors")))
+        file = min(checkpoint.glob("*.safetensors"), default=None)
+        if file is None:
+            raise InvalidInput(
+                f"{checkpoint} is not seen from {platform.node()}: give an output on a disk that every rank shares"
+            )
+        metadata = own_metadata(file)
         if metadata is not None:
-            _refuse_differences(dump_recipe(metadata.recipe), self._recipe, allow, str(checkpoint))
+            self.check_recipe(dump_recipe(metadata.recipe), str(checkpoint))
         if progress.data:
             self._refuse_other_data(progress.data, str(checkpoint))
+
+    def check_recipe(self, stored: str, where: str, key: str = "output") -> None:
+        """Raise `InvalidInput` if a recipe (YAML), kept at the place that `key` names, is of another run.
+
+        What an earlier start allowed counts, too: the recipe there may be older than that.
+        """
+        allow = [*self._allow, *(key for start in self._earlier_starts() for key in start.get("allowed", ()))]
+        _refuse_differences(stored, self._recipe, allow, where, key)
 
     def _refuse_other_data(self, identity: str | None, where: str) -> None:
         if identity != self._data_identity["train"] and not "data.train".startswith(self._allow or ("-",)):
@@ -116,12 +127,14 @@ def refuse_other_recipe(recipe: PretrainConfig | FinetuneConfig, allow: Sequence
         _refuse_differences(stored.read_text(), recipe, allow, str(recipe.output))
 
 
-def _refuse_differences(stored: str, recipe: PretrainConfig | FinetuneConfig, allow: Sequence[str], where: str) -> None:
+def _refuse_differences(
+    stored: str, recipe: PretrainConfig | FinetuneConfig, allow: Sequence[str], where: str, key: str = "output"
+) -> None:
     if changed := differences(stored, recipe, (*FREE_KEYS, *allow)):
         keys = " ".join(f"--allow {change.split(':')[0]}" for change in changed)
         raise InvalidInput(
-            f"{where} holds a run of another recipe ({'; '.join(changed)}): give another output, or the recipe that it "
-            f"was started with; {keys} goes on with the new values"
+            f"{where} holds a run of another recipe ({'; '.join(changed)}): give another {key}, or the recipe that "
+            f"it was started with; {keys} goes on with the new values"
         )
 
 

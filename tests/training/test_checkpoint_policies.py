@@ -12,10 +12,11 @@ from tiny import finetune_recipe, pretrain_recipe
 from rrcm_dist.data.index import load_index
 from rrcm_dist.distributed.world import join_world
 from rrcm_dist.errors import InvalidInput
-from rrcm_dist.training.checkpoints import staying
+from rrcm_dist.training.checkpoints import Progress, staying
 from rrcm_dist.training.finetuning import prepare_finetuning
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining
+from rrcm_dist.training.run_folder import RunFolder
 
 
 def run(recipe, allow: tuple[str, ...] = ()):
@@ -75,6 +76,35 @@ def test_a_run_without_checkpoints_goes_on_from_the_newest_good_one_of_the_secon
     assert "step-000000004" in caplog.text.split("resuming from")[1]
     whole = folder / "run" / "checkpoints" / "step-000000008" / "model.safetensors"
     assert (outcome.checkpoint / "model.safetensors").read_bytes()[-1000:] == whole.read_bytes()[-1000:]
+
+
+def test_a_second_place_of_another_run_is_refused_and_left_as_it_is(mirrored, tmp_path):
+    """Two runs in one place would remove each other's checkpoints."""
+    folder, recipe = mirrored
+    before = {path: path.stat().st_mtime_ns for path in (folder / "second").rglob("*")}
+    other = changed(recipe, output=str(tmp_path / "other"), sigma=0.5)
+    with pytest.raises(InvalidInput, match=r"second holds .*sigma: 0.25 there.*another training.checkpoints_to"):
+        run(other)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "second").rglob("*")} == before
+    assert not (tmp_path / "other" / "checkpoints").exists()
+
+
+def test_what_else_lies_in_the_second_place_is_not_removed(digits, tmp_path):
+    second = tmp_path / "second"
+    for other in ("exports", "step-000000001-kept"):
+        (second / other).mkdir(parents=True)
+        (second / other / "manifest.json").write_text("{}")
+    run(finetune_recipe(digits, tmp_path / "run", steps=6, keep_checkpoints=2, checkpoints_to=str(second)))
+    assert sorted(path.name for path in second.iterdir() if path.is_dir()) == [
+        "exports", "step-000000001-kept", "step-000000004", "step-000000006",
+    ]  # fmt: skip
+
+
+def test_a_checkpoint_that_a_machine_does_not_see_is_told(digits, tmp_path):
+    recipe = finetune_recipe(digits, tmp_path / "run", steps=2)
+    folder = RunFolder(recipe, "identity")
+    with pytest.raises(InvalidInput, match="on a disk that every rank shares"):
+        folder.check_checkpoint(tmp_path / "elsewhere" / "step-000000002", Progress(2, 48, 1, 1))
 
 
 def test_the_second_place_may_be_a_bucket(digits, tmp_path):
