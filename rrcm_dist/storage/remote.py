@@ -154,12 +154,14 @@ class RemoteStore:
     ) -> "Future[Result]":
         filesystem, root = filesystem_of(self.place)
         path = f"{root}/{name}" if name else root
-        limit = ANSWER_SECONDS + number_of_bytes / SLOWEST_BYTES_PER_SECOND
-        work = self._persist(name, lambda: ask(filesystem, path), limit)
+        work = self._persist(name, lambda: ask(filesystem, path), number_of_bytes / SLOWEST_BYTES_PER_SECOND)
         return asyncio.run_coroutine_threadsafe(work, filesystem.loop)
 
-    async def _persist(self, name: str, ask: Callable[[], Awaitable[Result]], limit: float) -> Result:
-        """What `ask` answers within `limit` seconds; asked again, ever less often, until patience ends."""
+    async def _persist(self, name: str, ask: Callable[[], Awaitable[Result]], transfer_seconds: float) -> Result:
+        """What `ask` answers in time; asked again, ever less often, until patience ends.
+
+        Bytes that come or go as slowly as is allowed take no patience.
+        """
         what = f"{self.place}/{name}"
         begun: float | None = None
         pause, wrong = FIRST_PAUSE_SECONDS, 0
@@ -168,7 +170,7 @@ class RemoteStore:
                 async with self._turns():
                     begun = begun or time.monotonic()
                     left = max(begun + self._patience - time.monotonic(), FIRST_PAUSE_SECONDS)
-                    answer = await asyncio.wait_for(ask(), min(limit, left))
+                    answer = await asyncio.wait_for(ask(), min(ANSWER_SECONDS, left) + transfer_seconds)
                 self._answered = True
                 return answer
             except Exception as error:

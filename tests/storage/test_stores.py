@@ -88,6 +88,15 @@ def test_a_store_that_fails_for_a_while_is_asked_again_and_named(served, behavio
     assert told.lower() in first.lower()
 
 
+def test_a_large_file_may_take_longer_than_patience(served, tmp_path: Path, monkeypatch) -> None:
+    folder, server = served
+    monkeypatch.setattr(remote, "SLOWEST_BYTES_PER_SECOND", 1000.0)
+    (tmp_path / "file").write_bytes(content := os.urandom(5000))
+    server.behave(delay=1.5)
+    RemoteStore(server.url, patience=1).upload(tmp_path / "file", "file")
+    assert (folder / "file").read_bytes() == content
+
+
 @pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize(("behaviour", "told"), [({"fail": 10**6}, "503"), ({"stall": 10**6}, "no answer in time")])
 def test_a_store_that_never_comes_back_ends_in_words(served, behaviour, told: str) -> None:
