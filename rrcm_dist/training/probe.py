@@ -9,6 +9,7 @@ from torch import Tensor
 from rrcm_dist.config.parts import ProbeConfig
 from rrcm_dist.distributed.collectives import ranks, sum_over_ranks
 from rrcm_dist.distributed.world import World
+from rrcm_dist.errors import InvalidInput
 
 
 class LinearProbe:
@@ -61,7 +62,13 @@ class LinearProbe:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Take up what `state` gave. Raises `InvalidInput`, and changes nothing, where it is of other classes."""
+        there, here = state["head.weight"].shape, self._weight.shape
+        if there != here:
+            raise InvalidInput(
+                f"the probe of the checkpoint is for {there[0]} classes of width {there[1]}, and here are {here[0]} of "
+                f"width {here[1]}: set probe.on=false, or give data of the same classes"
+            )
         for name, parameter in self._parameters.items():
             parameter.copy_(state[name])
             parts = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}

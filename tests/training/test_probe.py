@@ -12,6 +12,7 @@ from tiny import pretrain_recipe
 
 from rrcm_dist.config.parts import ProbeConfig
 from rrcm_dist.distributed.world import World, join_world
+from rrcm_dist.errors import InvalidInput
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining
 from rrcm_dist.training.probe import LinearProbe
@@ -109,3 +110,10 @@ def test_a_run_is_the_same_to_the_bit_with_and_without_a_probe(digits, tmp_path)
     assert steps[-1]["probe_loss"] < steps[0]["probe_loss"]
     assert not any(name.startswith("probe") for line in lines_without for name in line)
     assert {"probe_sigma_0", "probe_sigma_0.5", "knn_sigma_0"} <= lines[-1].keys()
+
+
+def test_a_probe_of_other_classes_is_refused_in_words():
+    world = World(0, 1, 0, torch.device("cpu"))
+    probe, other = (LinearProbe(WIDTH, classes, ProbeConfig(lr=RATE), world) for classes in (CLASSES, CLASSES + 1))
+    with pytest.raises(InvalidInput, match=r"for 6 classes of width 8, and here are 5"):
+        probe.load(other.state())
