@@ -22,6 +22,16 @@ WRAPPER = "module."
 SHOWN_NAMES = 8
 
 
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
+
+
+_UMASK = _umask()
+"""Asked for once: to ask is to change it for a moment, for files of other threads, too."""
+
+
 @dataclass(frozen=True)
 class NamedWeights:
     """Tensors under our names, and where each came from."""
@@ -103,18 +113,12 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
             save_file(contiguous, aside, dict(metadata))
         except SafetensorError as error:
             raise RunFailure(f"{path} was not written ({error}): make room and run again") from error
-        aside.chmod(0o666 & ~_umask())  # safetensors lets nobody else read what it writes
+        aside.chmod(0o666 & ~_UMASK)  # safetensors lets nobody else read what it writes
 
 
 def _alone(tensor: Tensor) -> Tensor:
     """The tensor, copied where its memory is a part of another's, which safetensors refuses."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
 
 
 @dataclass(frozen=True)
