@@ -25,7 +25,7 @@ def own_part(parameter: nn.Parameter) -> Tensor:
 
 def drop_whole(parameter: nn.Parameter) -> None:
     """Forget a cut parameter's whole values where they are at hand, so that the next pass gathers its parts anew."""
-    if is_cut(parameter) and _is_at_hand(parameter):
+    if is_cut(parameter) and parameter.ds_status.name == "AVAILABLE":  # type: ignore[attr-defined]
         parameter.partition()  # type: ignore[attr-defined]
 
 
@@ -66,21 +66,9 @@ def shape_of(parameter: nn.Parameter) -> torch.Size:
 def move_towards(averages: list[nn.Parameter], parameters: list[nn.Parameter], rate: float) -> None:
     """average = rate · average + (1 - rate) · parameter, each rank on what it keeps, without a message.
 
-    Parameters are cut alike on both sides. Whole values of cut averages that are at hand follow, too.
+    Parameters are cut alike on both sides.
     """
-    pairs = list(zip(averages, parameters, strict=True))
-    to: list[Tensor] = [own_part(average) for average, _ in pairs]
-    of: list[Tensor] = [own_part(parameter) for _, parameter in pairs]
-    for average, parameter in pairs:
-        if is_cut(average) and _is_at_hand(average):
-            if _is_at_hand(parameter):
-                to.append(average.data)
-                of.append(parameter.data)
-            else:
-                drop_whole(average)
     with torch.no_grad():
-        torch._foreach_lerp_(to, [tensor.detach() for tensor in of], 1 - rate)
-
-
-def _is_at_hand(parameter: nn.Parameter) -> bool:
-    return parameter.ds_status.name == "AVAILABLE"  # type: ignore[attr-defined]
+        torch._foreach_lerp_([own_part(each) for each in averages], [own_part(each) for each in parameters], 1 - rate)
+    for average in averages:
+        drop_whole(average)
