@@ -95,7 +95,7 @@ def train(training: Training, world: World, resume: bool = True, allow: Sequence
     try:
         return _run(training, world, folder, metrics, writer, start_step)
     finally:
-        writer.wait()
+        writer.finish()
         metrics.close()
 
 
@@ -138,6 +138,7 @@ def _run(
                 break
         # Signals are still held: a second SIGTERM must not cost the checkpoint that the first one asked for.
         writer.settle()
+        writer.finish()
     if step != total_steps and not asked_to_stop:
         raise RunFailure(f"the loader ended at step {step} of {total_steps}")
     return Outcome(checkpoint_of(folder.checkpoints, step), step, interrupted=step != total_steps)

@@ -57,16 +57,20 @@ class Mirror:
 
     def keep(self, checkpoint: Path) -> None:
         """Copy a checkpoint there and remove those that need not stay. What fails is told, and training goes on."""
+        if not checkpoint.is_dir():
+            log.warning("%s was pruned before its turn to be copied to %s came", checkpoint.name, self.place)
+            return
         start = time.monotonic()
         try:
             files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST]
             for file in [*files, checkpoint / MANIFEST]:
                 self._store.upload(file, f"{checkpoint.name}/{file.relative_to(checkpoint)}")
-            there = _checkpoints(self._store)
-            for old in sorted(set(there) - staying(there, checkpoint.name, self._recipe)):
+            stay = staying(_checkpoints(self._store), checkpoint.name, self._recipe)
+            begun = {Path(name).parts[0] for name in self._store.names()}
+            for old in sorted(name for name in begun - stay if is_checkpoint(name)):
                 self._store.delete(f"{old}/{MANIFEST}")  # first: a half-removed one must not pass for one
                 self._store.delete(old)
-        except (RRCMError, OSError) as error:
+        except Exception as error:  # of whatever kind
             log.warning("checkpoint %s was not copied to %s: %s", checkpoint.name, self.place, error)
             return
         log.info("%s copied to %s in %.1f s", checkpoint.name, self.place, time.monotonic() - start)

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
@@ -18,7 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
-    """Writes one checkpoint at a time, in a thread of the main rank that training does not wait for."""
+    """Writes one checkpoint at a time, in a thread of the main rank that training does not wait for.
+
+    Another thread copies them to the mirror, one after the other: however slow that is, no rank waits for it until the
+    run ends.
+    """
 
     def __init__(
         self, folder: Path, recipe: PretrainConfig | FinetuneConfig, world: World, mirror: Mirror | None = None
@@ -26,6 +31,7 @@ class CheckpointWriter:
         """`folder`: the run's `checkpoints/`; `mirror`: where each is copied to besides."""
         self._folder, self._recipe, self._world, self._mirror = folder, recipe, world, mirror
         self._thread: threading.Thread | None = None
+        self._copies = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-copies")
         self._problem = ""
 
     def save(self, gather: Callable[[], Contents], progress: Progress) -> None:
@@ -45,17 +51,21 @@ class CheckpointWriter:
         """Why the last checkpoint could not be written, as soon as the main rank knows; else empty."""
         return self._problem
 
-    def wait(self) -> None:
-        """Let what is being written be finished."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+    def finish(self) -> None:
+        """Let what is being written and copied be finished; nothing can be saved afterwards."""
+        self._join()
+        self._copies.shutdown()
 
     def settle(self) -> None:
         """Wait for what is being written; every rank must call it, and raises `RunFailure` where it failed."""
-        self.wait()
+        self._join()
         if problem := first_problem(self._problem):
             raise RunFailure(problem)
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     def _write(self, contents: Contents, progress: Progress, stood_still: float) -> None:
         start = time.monotonic()
@@ -70,7 +80,7 @@ class CheckpointWriter:
             checkpoint.name, gigabytes(size_bytes), stood_still, time.monotonic() - start,
         )  # fmt: skip
         if self._mirror is not None:
-            self._mirror.keep(checkpoint)
+            self._copies.submit(self._mirror.keep, checkpoint)
 
 
 def _in_words(error: Exception, folder: Path) -> str:

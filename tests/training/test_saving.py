@@ -30,6 +30,28 @@ def test_a_writer_that_ends_by_an_unforeseen_error_does_not_pass_for_one_that_ha
             writer.settle()
 
 
+def test_training_does_not_wait_for_a_slow_second_place_until_it_ends(tmp_path):
+    released, kept = threading.Event(), []
+
+    class SlowMirror:
+        def keep(self, checkpoint):
+            assert released.wait(30)
+            kept.append(checkpoint)
+
+    def write(folder, _, recipe, progress):
+        return folder / f"step-{progress.step}"
+
+    with join_world("cpu") as world, patch.object(saving, "write_checkpoint", write):
+        writer = CheckpointWriter(tmp_path, finetune_recipe(tmp_path, tmp_path), world, SlowMirror())
+        for step in (1, 2, 3):
+            writer.save(lambda: Contents({}, {}), Progress(step, 24, 1, 1))
+        writer.settle()
+        assert not kept
+        released.set()
+        writer.finish()
+    assert [path.name for path in kept] == ["step-1", "step-2", "step-3"]
+
+
 def test_a_sigterm_while_the_last_checkpoint_is_written_does_not_reach_what_was_there_before(digits, tmp_path):
     """Where nobody had asked for it, it would end the process in the middle of the write."""
     got_through: list[int] = []
