@@ -132,8 +132,8 @@ class DataConfig(Part):
     """Local folder that keeps what was read from a store, shared by the ranks of a node; null: in the user's cache."""
     cache_gb: Annotated[float, Field(ge=0)] = 50.0
     """Most that the cache holds, in GB; the shards read longest ago make room. 0 keeps nothing but indexes."""
-    store_patience: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds for which a store that stalls or fails is asked again before the run stops."""
+    store_patience: Annotated[float, Field(gt=0, le=1500)] = 600.0
+    """Seconds for which a store that stalls or fails is asked again before the run stops (ranks wait longer)."""
     streams: Count = 8
     """C, the canonical streams an epoch is dealt to. Divides the batch; the number of ranks must divide it."""
     shuffle_window: Count = 16384
