@@ -25,7 +25,7 @@ from torch import Tensor
 from rrcm_dist.config.estimate import checkpoint_bytes
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.distributed.collectives import agree, own_rank
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 from rrcm_dist.files import PARTIAL, flush, require_free_space, sha256, write_text
 from rrcm_dist.models.checkpoint_files import MANIFEST, OwnMetadata, newest_undamaged
 from rrcm_dist.models.weights import read_tensors, write_weights
@@ -125,13 +125,16 @@ def find_checkpoint(folder: Path) -> tuple[Path, Progress] | None:
     Damaged ones are named in a warning. Raises `RunFailure` where all are damaged, `InvalidInput` where it is of a
     version that resumed otherwise.
     """
-    found, problem = None, None
+    found: tuple[Path, Progress] | None = None
+    problem: RRCMError | None = None
     if own_rank() == 0:
         try:
             checkpoint = newest_undamaged(folder)
             found = (checkpoint, _read_progress(checkpoint)) if checkpoint else None
-        except (RunFailure, InvalidInput) as error:
+        except RRCMError as error:
             problem = error
+        except OSError as error:
+            problem = RunFailure(f"the checkpoints in {folder} cannot be read: {error}")
     found, problem = agree((found, problem))
     if problem is not None:
         raise problem
@@ -155,7 +158,10 @@ def _read_progress(checkpoint: Path) -> Progress:
             f"{checkpoint} was written by an earlier version, whose optimiser state this one cannot read: give another "
             "output; its weights can be fine-tuned and evaluated as before"
         )
-    return Progress(**json.loads((checkpoint / MANIFEST).read_text())["progress"])
+    try:
+        return Progress(**json.loads((checkpoint / MANIFEST).read_text())["progress"])
+    except (KeyError, TypeError) as error:
+        raise InvalidInput(f"{checkpoint} was written by a later version ({error}): go on with that one") from error
 
 
 def _finish(aside: Path, final: Path, progress: Progress) -> None:

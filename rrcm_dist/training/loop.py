@@ -86,7 +86,7 @@ def train(training: Training, world: World, resume: bool = True, allow: Sequence
         log.info("%s is finished (step %d)", folder.path, found[1].step)
         return Outcome(found[0], found[1].step)
     if found:
-        restore(training.step, *found, recipe.training, world)
+        _raise_together(lambda: restore(training.step, *found, recipe.training, world))
     start_step = found[1].step if found else 0
     peak = device_peak(recipe.training, world.device)
     _raise_together(lambda: _open(folder, recipe, start_step, world, peak), on_this_rank=world.is_main)

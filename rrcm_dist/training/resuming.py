@@ -21,7 +21,7 @@ def contents_of(step: Step) -> Contents:
 
 
 def restore(step: Step, checkpoint: Path, progress: Progress, settings: TrainingConfig, world: World) -> None:
-    """Take up a checkpoint, whatever ranks and stage wrote it; every rank must call it.
+    """Take up a checkpoint, whatever ranks and stage wrote it; every rank must call it, and none waits for another.
 
     Raises `InvalidInput` where it is of another network.
     """

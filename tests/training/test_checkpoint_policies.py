@@ -12,7 +12,7 @@ from tiny import finetune_recipe, pretrain_recipe
 from rrcm_dist.data.index import load_index
 from rrcm_dist.distributed.world import join_world
 from rrcm_dist.errors import InvalidInput
-from rrcm_dist.training.checkpoints import Progress, staying
+from rrcm_dist.training.checkpoints import Progress, find_checkpoint, staying
 from rrcm_dist.training.finetuning import prepare_finetuning
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining
@@ -190,3 +190,13 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_in_words(digits, tmp_path
     (outcome.checkpoint / "resume" / "optimizer.safetensors").unlink()
     with pytest.raises(InvalidInput, match="earlier version"):
         run(recipe)
+
+
+def test_a_checkpoint_of_a_later_version_is_refused_in_words(tmp_path):
+    checkpoint = tmp_path / "step-000000002"
+    (checkpoint / "resume").mkdir(parents=True)
+    (checkpoint / "resume" / "optimizer.safetensors").touch()
+    progress = {"step": 2, "samples_seen": 48, "ranks": 1, "zero_stage": 1, "moon": "full"}
+    (checkpoint / "manifest.json").write_text(json.dumps({"progress": progress, "files": {}}))
+    with pytest.raises(InvalidInput, match=r"later version .*moon"):
+        find_checkpoint(tmp_path)
