@@ -12,6 +12,7 @@ from rrcm_dist.cli.options import (
     NetworkOption,
     PrecisionOption,
     WorkersOption,
+    finite,
 )
 from rrcm_dist.errors import InvalidInput
 
@@ -25,6 +26,7 @@ def command(
         float | None,
         typer.Option(
             min=0,
+            callback=finite,
             help="Noise added to the images, standard deviation on [0, 1] pixels; 0 is clean.",
             show_default="that of the fine-tuning, else 0",
         ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rrcm_dist.cli.options import CheckpointArgument, DeviceOption, NetworkOption
+from rrcm_dist.cli.options import CheckpointArgument, DeviceOption, NetworkOption, finite
 from rrcm_dist.config.schema import FinetuneConfig
 from rrcm_dist.errors import InvalidInput, RRCMError
 
@@ -52,6 +52,7 @@ def command(
         float | None,
         typer.Option(
             min=0,
+            callback=finite,
             help="With timm or onnx: the noise to be used under, standard deviation on [0, 1] pixels; 0 is clean.",
             show_default="that of the fine-tuning, else 0",
         ),

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,13 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     BF16 = "bf16"
+
+
+def finite(value: float | None) -> float | None:
+    """An option's callback: refuses infinity, which no lower bound does."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("Input should be finite")
+    return value
 
 
 RecipeArgument = Annotated[

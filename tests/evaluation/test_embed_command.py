@@ -117,6 +117,7 @@ def test_mistakes_are_told(monkeypatch, capsys, tmp_path, pretrained, finetuned,
         ((finetuned, held_out, "-o", there), "exists already"),
         ((pretrained, held_out, "-o", tmp_path / "a.parquet"), "choose one by --network"),
         ((finetuned, tmp_path, "-o", tmp_path / "a.parquet"), "SHARDS: "),
+        ((finetuned, held_out, "-o", tmp_path / "a.parquet", "--sigma", "inf"), "should be finite"),
         ((finetuned, held_out, "-o", tmp_path / "a.parquet", "--network", "online"), "has no online.safetensors"),
     ):
         code, _, err = rrcm(monkeypatch, capsys, "embed", *arguments)
