@@ -15,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 SECONDS_BETWEEN_LINES = 15.0
 """How often a bar prints a line where there is no terminal to redraw."""
@@ -59,11 +60,13 @@ def _live_display(console: Console) -> Iterator[Progress]:
     if _displays:
         yield _displays[0]
         return
+    # The note takes what the others leave, and is cut where that is too little.
+    note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), note,
     )  # fmt: skip
-    with Progress(*columns, console=console) as live:
+    with Progress(*columns, console=console, expand=True) as live:
         _displays.append(live)
         try:
             yield live

@@ -1,10 +1,12 @@
 """A progress bar off a terminal is a line now and then, with an ETA; other ranks are silent."""
 
+import io
 import re
 import sys
 import time
 
 import pytest
+from rich.console import Console
 
 from rrcm_dist import progress
 from rrcm_dist.progress import progress_bar
@@ -119,3 +121,17 @@ def shown_on_a_terminal(script):
     shown = os.read(ours, 1 << 16).decode()
     os.close(ours)
     return shown
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_narrow_terminal_the_note_is_cut_and_steps_and_eta_stay(width, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        progress, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=width, color_system=None)
+    )
+    with progress_bar("pretrain cifar10-pretrain-b", 40, unit="steps") as bar:
+        bar.advance(40, "loss 9.291  " + "contrastive 7.484  " * 10)
+    line = re.split(r"[\r\n]+", screen.getvalue().replace("\x1b[?25h", "").strip())[-1]
+    for told in ("pretrain cifar10-pretrain-b", "40/40 steps", "ETA 0:00:00"):
+        assert told in line
+    assert ("loss" in line) == (width == 120)

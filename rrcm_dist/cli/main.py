@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 
 import typer
 
@@ -64,6 +65,8 @@ def main() -> None:
     # Read when torch is imported: turns that a thread of GNU OpenMP spins before it sleeps. The default, 300 000, makes
     # a CPU run many times slower as soon as another program wants a core, too.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # DeepSpeed calls collectives by the names that newer versions of torch speak against, at every one of them.
+    warnings.filterwarnings("ignore", r"`?torch\.distributed\..* is deprecated", FutureWarning)
     try:
         enter(build_app())
     except SystemExit as end:

@@ -38,9 +38,11 @@ def train_or_estimate(
     gpu: str,
 ) -> None:
     """What the command called `kind` does with its options."""
+    from rrcm_dist.config.keys import require_keys
     from rrcm_dist.config.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or (), kind)
+    require_keys(allow or (), kind)
     assert isinstance(loaded, PretrainConfig | FinetuneConfig)
     if dry_run:
         from rrcm_dist.cli.dry_run import show_costs

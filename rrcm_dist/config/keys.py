@@ -2,11 +2,13 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig, PretrainConfig
+from rrcm_dist.errors import InvalidInput
 
 AnyRecipe = PretrainConfig | FinetuneConfig | CertifyConfig | DemoConfig | PaperConfig
 
@@ -41,6 +43,16 @@ def keys_of(kind: str) -> tuple[Key, ...]:
     """All keys of a kind of recipe, sections included, in the order of the types."""
     schema = MODELS[kind].model_json_schema()
     return tuple(_walk(schema, schema.get("$defs", {}), ""))
+
+
+def require_keys(paths: Sequence[str], kind: str) -> None:
+    """Raise `InvalidInput` unless each path is a key of `kind`, or a section, naming the nearest ones."""
+    known = {key.path for key in keys_of(kind)}
+    for path in paths:
+        if path not in known:
+            near = nearest_keys(path, kind)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise InvalidInput(f"there is no key {path} in a {kind} recipe{hint}")
 
 
 def nearest_keys(path: str, kind: str, most: int = 3) -> list[str]:

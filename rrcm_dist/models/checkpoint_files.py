@@ -63,7 +63,8 @@ def weights_files(path: str | Path) -> list[Path]:
     if not path.is_dir():
         raise InvalidInput(f"there is no {path}: name a run folder, a checkpoint folder or a weights file")
     folder = _newest_checkpoint(path) if (path / "checkpoints").is_dir() else path
-    found = sorted(folder.glob("*.safetensors"))
+    listed = _listed(folder)
+    found = sorted(file for file in folder.glob("*.safetensors") if listed is None or file.name in listed)
     if not found:
         raise InvalidInput(f"{folder} has no weights: name a run folder, a checkpoint folder or a weights file")
     return found
@@ -85,6 +86,16 @@ def chosen_weights(checkpoint: Path, network: str | None) -> Path:
     if network is not None and metadata is not None and metadata.network != network:
         raise InvalidInput(f"{file} holds the {metadata.network} network, not the {network} one")
     return file
+
+
+def _listed(folder: Path) -> set[str] | None:
+    """Files that a checkpoint's manifest names: what else lies there is not of it; None where there is no manifest."""
+    try:
+        return set(json.loads((folder / MANIFEST).read_text())["files"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFailure(f"{folder / MANIFEST} cannot be read ({error}): use another checkpoint") from error
 
 
 def _newest_checkpoint(run: Path) -> Path:

@@ -1,5 +1,6 @@
 """Networks for use without this project: plain safetensors, or a program that torch alone runs."""
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,11 @@ def export_program(file: Path, output: Path, device: torch.device, encoder_only:
     module = module.to(device).eval().requires_grad_(False)
     about = {"recipe": recipe.model_dump(mode="json"), "takes": takes, "gives": gives, "device": device.type}
     traced = _traced(module, size, device)
+    # Into memory first: torch's own writer aborts the process where the disk is full.
+    buffer = io.BytesIO()
+    torch.export.save(traced, buffer, extra_files={DESCRIPTION: json.dumps(about)})
     with whole_file(output) as aside:
-        with open(aside, "wb") as opened:
-            torch.export.save(traced, opened, extra_files={DESCRIPTION: json.dumps(about)})
+        aside.write_bytes(buffer.getbuffer())
         _compare(module, aside, size, device)
     return Program(takes, gives)
 

@@ -76,12 +76,14 @@ def train(training: Training, world: World, resume: bool = True, allow: Sequence
     _raise_together(folder.check)
     mirror = Mirror(recipe.training.checkpoints_to, recipe) if recipe.training.checkpoints_to else None
     if mirror is not None:
-        _raise_together(lambda: _begin_mirror(mirror, folder), on_this_rank=world.is_main)
+        _raise_together(lambda: _begin_mirror(mirror, folder, resume), on_this_rank=world.is_main)
     found = find_checkpoint(folder.checkpoints)
     if found and not resume:
         raise InvalidInput(f"{folder.path} holds checkpoints: resume, or give another output")
     if found:
         _raise_together(lambda: folder.check_checkpoint(*found))
+    if found and mirror is not None:
+        _raise_together(lambda: _make_up(mirror, found[0]), on_this_rank=world.is_main)
     if found and found[1].step >= training.total_steps:
         log.info("%s is finished (step %d)", folder.path, found[1].step)
         return Outcome(found[0], found[1].step)
@@ -90,6 +92,12 @@ def train(training: Training, world: World, resume: bool = True, allow: Sequence
     start_step = found[1].step if found else 0
     peak = device_peak(recipe.training, world.device)
     _raise_together(lambda: _open(folder, recipe, start_step, world, peak), on_this_rank=world.is_main)
+    if world.is_main:
+        log.info(
+            "%s: %d steps of %d images, %s at ZeRO stage %d on %s",
+            recipe.name, training.total_steps, recipe.training.batch,
+            f"{world.size} rank{'s' * (world.size != 1)}", recipe.training.zero_stage, world.device.type,
+        )  # fmt: skip
     writer = CheckpointWriter(folder.checkpoints, recipe, world, mirror)
     metrics = Metrics(recipe, folder, world, peak)
     try:
@@ -170,13 +178,21 @@ def _progress(training: Training, world: World, step: int) -> Progress:
     )
 
 
-def _begin_mirror(mirror: Mirror, folder: RunFolder) -> None:
+def _begin_mirror(mirror: Mirror, folder: RunFolder, resume: bool) -> None:
     stored = mirror.stored_recipe()
     if stored is not None:
         folder.check_recipe(stored, mirror.place, "training.checkpoints_to")
     if not any(folder.checkpoints.glob("step-*")):
+        if not resume and mirror.holds():
+            raise InvalidInput(f"{mirror.place} holds checkpoints: resume, or give another training.checkpoints_to")
         mirror.fetch_newest(folder.checkpoints)
     mirror.open()
+
+
+def _make_up(mirror: Mirror, checkpoint: Path) -> None:
+    """Copy a checkpoint there whose copying failed when it was written."""
+    if not mirror.holds(checkpoint.name):
+        mirror.keep(checkpoint)
 
 
 def _open(

@@ -120,8 +120,7 @@ class Metrics:
 
 def _note(means: Mapping[str, float], measured: Mapping[str, float]) -> str:
     """The short form, for the progress bar."""
-    parts = [f"{name} {value:.3f}" for name, value in means.items()]
-    parts.append(f"{measured['images_per_second']:.0f} images/s")
+    parts = [f"loss {means['loss']:.3f}", f"{measured['images_per_second']:.0f} images/s"]
     if "mfu" in measured:
         parts.append(f"MFU {measured['mfu']:.0%}")
     parts += [
@@ -129,6 +128,7 @@ def _note(means: Mapping[str, float], measured: Mapping[str, float]) -> str:
     ]
     if "memory_peak_gb" in measured:
         parts.append(f"{measured['memory_peak_gb']:.1f} GB")
+    parts += [f"{name} {value:.3f}" for name, value in means.items() if name != "loss"]
     return "  ".join(parts)
 
 

@@ -55,6 +55,11 @@ class Mirror:
         finally:
             aside.unlink()
 
+    def holds(self, checkpoint: str | None = None) -> bool:
+        """Whether a checkpoint of that name, or any, was copied there to the end; raises as a `Store` does."""
+        there = _checkpoints(self._store)
+        return bool(there) if checkpoint is None else checkpoint in there
+
     def keep(self, checkpoint: Path) -> None:
         """Copy a checkpoint there and remove those that need not stay. What fails is told, and training goes on."""
         if not checkpoint.is_dir():

@@ -35,6 +35,9 @@ def restore(step: Step, checkpoint: Path, progress: Progress, settings: Training
         before, now = (progress.ranks, progress.zero_stage), (world.size, settings.zero_stage)
         change = "" if before == now else f" ({_layout(*before)}), now on {_layout(*now)}"
         log.info("resuming from %s%s", checkpoint, change)
+        for name in step.averages.names:
+            if not (checkpoint / f"{name}.safetensors").is_file():
+                log.info("%s begins with the weights of step %d", name, progress.step)
 
 
 def _layout(ranks: int, stage: int) -> str:

@@ -1,5 +1,6 @@
 """What is exported runs in torch alone, at any batch size, with the same numbers."""
 
+import json
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from rrcm_dist.cli.main import build_app
 from rrcm_dist.errors import InvalidInput
+from rrcm_dist.files import sha256
 from rrcm_dist.models.checkpoint_files import chosen_weights, own_metadata
 from rrcm_dist.models.classifier import load_classifier
 from rrcm_dist.models.rebuilding import trained_network
@@ -90,10 +92,14 @@ def test_a_checkpoint_with_two_networks_asks_which(tmp_path, encoder_file):
     checkpoint.mkdir(parents=True)
     for name in ("online", "target"):
         (checkpoint / f"{name}.safetensors").write_bytes(encoder_file.read_bytes())
-    (checkpoint / "manifest.json").write_text('{"files": {}}')
+    (checkpoint / "average-0.9.safetensors").write_text("left there by another run")
+    listed = {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in checkpoint.glob("[ot]*.safetensors")}
+    (checkpoint / "manifest.json").write_text(json.dumps({"files": listed}))
     with pytest.raises(InvalidInput, match="holds online and target: choose one by --network"):
         chosen_weights(tmp_path / "run", None)
     assert chosen_weights(tmp_path / "run", "online") == checkpoint / "online.safetensors"
+    with pytest.raises(InvalidInput, match=r"has no average-0.9.safetensors; it has online"):
+        chosen_weights(tmp_path / "run", "average-0.9")
     with pytest.raises(InvalidInput, match=r"has no model\.safetensors; it has online\.safetensors, target"):
         chosen_weights(tmp_path / "run", "model")
     with pytest.raises(InvalidInput, match="holds the online network, not the target one"):

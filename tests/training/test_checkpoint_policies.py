@@ -200,3 +200,22 @@ def test_a_checkpoint_of_a_later_version_is_refused_in_words(tmp_path):
     (checkpoint / "manifest.json").write_text(json.dumps({"progress": progress, "files": {}}))
     with pytest.raises(InvalidInput, match=r"later version .*moon"):
         find_checkpoint(tmp_path)
+
+
+def test_a_copy_that_failed_is_made_up_when_the_run_is_started_again(mirrored, tmp_path, caplog):
+    folder, recipe = mirrored
+    second = tmp_path / "second"
+    training = {**recipe.training.model_dump(), "checkpoints_to": str(second)}
+    again = changed(recipe, output=str(shutil.copytree(folder / "run", tmp_path / "run")), training=training)
+    with caplog.at_level(logging.INFO):
+        assert run(again).step == 8
+    assert "is finished" in caplog.text
+    assert steps_of(second) == [8]
+
+
+def test_a_run_that_shall_begin_anew_fetches_nothing(mirrored, tmp_path):
+    folder, recipe = mirrored
+    with join_world("cpu") as world, pytest.raises(InvalidInput, match=r"second holds checkpoints: resume"):
+        train(prepare_finetuning(changed(recipe, output=str(tmp_path / "new")), world), world, resume=False)
+    assert not (tmp_path / "new" / "checkpoints").exists()
+    assert steps_of(folder / "second") == [4, 6, 8]
