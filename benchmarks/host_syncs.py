@@ -129,9 +129,9 @@ def _steady_step(recipe: Any, world: Any) -> Callable[[], None]:
     import tempfile
     from pathlib import Path
 
-    from rrcm_dist.training.guard import Guard
     from rrcm_dist.training.pretraining_step import PretrainingStep
-    from rrcm_dist.training.probe import LinearProbe
+    from rrcm_dist.training.watching.guard import Guard
+    from rrcm_dist.training.watching.probe import LinearProbe
 
     batch = _batch(recipe, world.device.type == "cuda")
     probe = LinearProbe(recipe.encoder.width, CLASSES, recipe.probe, world)

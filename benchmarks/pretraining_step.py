@@ -121,7 +121,7 @@ def _measure(arguments: argparse.Namespace, row: dict[str, Any]) -> dict[str, fl
     from benchmarks.steps import our_step, released_step
     from rrcm_dist.config.estimate import step_flops
     from rrcm_dist.distributed.world import join_world
-    from rrcm_dist.training.utilisation import device_peak
+    from rrcm_dist.training.watching.utilisation import device_peak
 
     released = row.get("released", False)
     batch = arguments.released_batch if released and arguments.released_batch else arguments.batch

@@ -1,7 +1,7 @@
 """From what a user points at (run folder, checkpoint folder, weights file) to the weights file that is meant.
 
 A checkpoint folder holds `manifest.json`, with size and SHA-256 of every other file: what disagrees with it is damaged.
-`training.checkpoints` writes them.
+`training.checkpointing` writes them.
 """
 
 import json

@@ -11,8 +11,8 @@ from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.training.finetuning_step import FinetuningStep
 from rrcm_dist.training.loop import Training
-from rrcm_dist.training.noisy_accuracy import NoisyAccuracy
 from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
+from rrcm_dist.training.watching.noisy_accuracy import NoisyAccuracy
 
 
 def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:

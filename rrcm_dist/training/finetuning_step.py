@@ -15,11 +15,11 @@ from rrcm_dist.models.encoder import run_blocks
 from rrcm_dist.models.rrcm import FinetuningNetwork
 from rrcm_dist.noise import conditioning_level, noise_level
 from rrcm_dist.objectives.finetuning import finetuning_loss
-from rrcm_dist.training.averages import WeightAverages
-from rrcm_dist.training.engine import Engine
 from rrcm_dist.training.noise_draws import training_noise
 from rrcm_dist.training.parameter_groups import layer_decay_groups
 from rrcm_dist.training.starting_point import start_encoder
+from rrcm_dist.training.zero.averages import WeightAverages
+from rrcm_dist.training.zero.engine import Engine
 
 
 class FinetuningStep:

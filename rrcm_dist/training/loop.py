@@ -16,17 +16,17 @@ from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.progress import progress_bar
 from rrcm_dist.schedules import learning_rate
-from rrcm_dist.training.checkpoints import Progress, checkpoint_of, find_checkpoint, require_room
-from rrcm_dist.training.guard import Guard
-from rrcm_dist.training.metrics import Metrics
-from rrcm_dist.training.mirror import Mirror
-from rrcm_dist.training.profiling import Profiling, require_window
-from rrcm_dist.training.resuming import contents_of, restore
+from rrcm_dist.training.checkpointing.checkpoints import Progress, checkpoint_of, find_checkpoint, require_room
+from rrcm_dist.training.checkpointing.mirror import Mirror
+from rrcm_dist.training.checkpointing.resuming import contents_of, restore
+from rrcm_dist.training.checkpointing.saving import CheckpointWriter
 from rrcm_dist.training.run_folder import RunFolder
-from rrcm_dist.training.saving import CheckpointWriter
-from rrcm_dist.training.spikes import SpikeWatch
 from rrcm_dist.training.step import Step
-from rrcm_dist.training.utilisation import DevicePeak, device_peak
+from rrcm_dist.training.watching.guard import Guard
+from rrcm_dist.training.watching.metrics import Metrics
+from rrcm_dist.training.watching.profiling import Profiling, require_window
+from rrcm_dist.training.watching.spikes import SpikeWatch
+from rrcm_dist.training.watching.utilisation import DevicePeak, device_peak
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from rrcm_dist.data.batches import PretrainingBatch
 from rrcm_dist.data.index import training_identity
 from rrcm_dist.data.loaders import pretraining_loader
 from rrcm_dist.distributed.world import World
-from rrcm_dist.training.knn import KnnEvaluation
 from rrcm_dist.training.loop import Training
 from rrcm_dist.training.pretraining_step import PretrainingStep
-from rrcm_dist.training.probe import LinearProbe
 from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
+from rrcm_dist.training.watching.knn import KnnEvaluation
+from rrcm_dist.training.watching.probe import LinearProbe
 
 
 def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:

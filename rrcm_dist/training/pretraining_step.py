@@ -16,13 +16,13 @@ from rrcm_dist.models.encoder import run_blocks
 from rrcm_dist.models.rrcm import PretrainingNetwork
 from rrcm_dist.objectives.pretraining import PretrainingKeys, pretraining_loss
 from rrcm_dist.schedules import target_rate
-from rrcm_dist.training.averages import WeightAverages
-from rrcm_dist.training.checkpoints import read_network, read_resume_state
-from rrcm_dist.training.engine import Engine
+from rrcm_dist.training.checkpointing.checkpoints import read_network, read_resume_state
 from rrcm_dist.training.noise_draws import pretraining_levels, training_noise
 from rrcm_dist.training.parameter_groups import one_group
-from rrcm_dist.training.probe import LinearProbe
-from rrcm_dist.training.target import TargetNetwork
+from rrcm_dist.training.watching.probe import LinearProbe
+from rrcm_dist.training.zero.averages import WeightAverages
+from rrcm_dist.training.zero.engine import Engine
+from rrcm_dist.training.zero.target import TargetNetwork
 
 
 class PretrainingStep:

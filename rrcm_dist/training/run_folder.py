@@ -30,8 +30,8 @@ from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_json, write_text
 from rrcm_dist.models.checkpoint_files import own_metadata
-from rrcm_dist.training.checkpoints import Progress
-from rrcm_dist.training.utilisation import DevicePeak
+from rrcm_dist.training.checkpointing.checkpoints import Progress
+from rrcm_dist.training.watching.utilisation import DevicePeak
 
 PACKAGES = ("rrcm-dist", "torch", "torchvision", "timm", "deepspeed", "numpy", "xformers", "webdataset")
 

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from rrcm_dist.training.averages import WeightAverages
-from rrcm_dist.training.engine import Engine
+from rrcm_dist.training.zero.averages import WeightAverages
+from rrcm_dist.training.zero.engine import Engine
 
 
 class Step(Protocol):

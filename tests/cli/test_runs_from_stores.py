@@ -12,7 +12,7 @@ from benchmarks.range_server import range_server
 from cluster.jobs.inputs import check_paths
 from cluster.preflight import node_checks
 from rrcm_dist.config.load import dump_recipe
-from rrcm_dist.training.metrics import MEASURED
+from rrcm_dist.training.watching.metrics import MEASURED
 from shards.__main__ import main as shards_main
 
 NETWORK = f"""

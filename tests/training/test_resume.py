@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny import finetune_recipe, pretrain_recipe
 
 from rrcm_dist.config.load import dump_recipe
-from rrcm_dist.training.metrics import MEASURED
+from rrcm_dist.training.watching.metrics import MEASURED
 
 STEPS = 14
 TRAIN = "from rrcm_dist.cli.main import main; main()"

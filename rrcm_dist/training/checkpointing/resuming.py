@@ -6,7 +6,7 @@ from pathlib import Path
 from rrcm_dist.config.parts import TrainingConfig
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
-from rrcm_dist.training.checkpoints import OPTIMIZER, Contents, Progress, read_network, read_resume_state
+from rrcm_dist.training.checkpointing.checkpoints import OPTIMIZER, Contents, Progress, read_network, read_resume_state
 from rrcm_dist.training.step import Step
 
 log = logging.getLogger(__name__)

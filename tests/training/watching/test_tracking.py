@@ -18,9 +18,9 @@ from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.distributed.world import World, join_world
 from rrcm_dist.errors import RunFailure
 from rrcm_dist.tracking import ID_FILE
-from rrcm_dist.training.metrics import Metrics
-from rrcm_dist.training.tracking import Tracker
-from rrcm_dist.training.utilisation import DevicePeak
+from rrcm_dist.training.watching.metrics import Metrics
+from rrcm_dist.training.watching.tracking import Tracker
+from rrcm_dist.training.watching.utilisation import DevicePeak
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
 

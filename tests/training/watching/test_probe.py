@@ -15,7 +15,7 @@ from rrcm_dist.distributed.world import World, join_world
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining
-from rrcm_dist.training.probe import LinearProbe
+from rrcm_dist.training.watching.probe import LinearProbe
 
 CLASSES, WIDTH, ROWS, STEPS = 5, 8, 24, 12
 RATE = 0.05

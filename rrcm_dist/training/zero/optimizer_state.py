@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rrcm_dist.training.zero_parameters import is_cut, own_part_of, put, whole
+from rrcm_dist.training.zero.parameters import is_cut, own_part_of, put, whole
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Names of torch's AdamW for the averages of the gradient and of its square."""

@@ -15,11 +15,11 @@ from tiny import pretrain_recipe
 from rrcm_dist.distributed.world import join_world
 from rrcm_dist.errors import RunFailure
 from rrcm_dist.models.checkpoint_files import newest_undamaged
-from rrcm_dist.training import checkpoints
-from rrcm_dist.training.checkpoints import Progress, write_checkpoint
+from rrcm_dist.training.checkpointing import checkpoints
+from rrcm_dist.training.checkpointing.checkpoints import Progress, write_checkpoint
+from rrcm_dist.training.checkpointing.resuming import contents_of
+from rrcm_dist.training.checkpointing.saving import CheckpointWriter
 from rrcm_dist.training.pretraining import prepare_pretraining
-from rrcm_dist.training.resuming import contents_of
-from rrcm_dist.training.saving import CheckpointWriter
 
 DISK_BYTES = 8 << 20
 PAGE = 4096

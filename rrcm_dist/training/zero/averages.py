@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rrcm_dist.training.engine import Engine
-from rrcm_dist.training.zero_parameters import drop_whole, own_part, own_part_of, put
+from rrcm_dist.training.zero.engine import Engine
+from rrcm_dist.training.zero.parameters import drop_whole, own_part, own_part_of, put
 
 WARM_UP = 10
 """The k-th update (from 0) averages at most at the rate (1 + k) / (10 + k), so that the start is soon forgotten."""

@@ -14,11 +14,11 @@ from rrcm_dist.config.estimate import step_flops
 from rrcm_dist.config.gpus import GPUS
 from rrcm_dist.distributed.waiting import GATHERS
 from rrcm_dist.distributed.world import World, join_world
-from rrcm_dist.training import utilisation
 from rrcm_dist.training.loop import train
-from rrcm_dist.training.metrics import MEASURED, Metrics
 from rrcm_dist.training.pretraining import prepare_pretraining
-from rrcm_dist.training.utilisation import DevicePeak, device_peak, memory
+from rrcm_dist.training.watching import utilisation
+from rrcm_dist.training.watching.metrics import MEASURED, Metrics
+from rrcm_dist.training.watching.utilisation import DevicePeak, device_peak, memory
 
 CPU = torch.device("cpu")
 PEAK = DevicePeak(1e9, "a test")

@@ -12,8 +12,8 @@ from rrcm_dist.distributed.collectives import first_problem
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import RRCMError, RunFailure
 from rrcm_dist.files import disk_failure, gigabytes
-from rrcm_dist.training.checkpoints import Contents, Progress, write_checkpoint
-from rrcm_dist.training.mirror import Mirror
+from rrcm_dist.training.checkpointing.checkpoints import Contents, Progress, write_checkpoint
+from rrcm_dist.training.checkpointing.mirror import Mirror
 
 log = logging.getLogger(__name__)
 

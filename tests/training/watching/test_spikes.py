@@ -12,11 +12,11 @@ from tiny import pretrain_recipe
 
 from rrcm_dist.distributed.world import join_world
 from rrcm_dist.errors import RunFailure
-from rrcm_dist.training import spikes as spikes_module
-from rrcm_dist.training.guard import Guard
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining
-from rrcm_dist.training.spikes import FEWEST, WINDOW, SpikeDetector, SpikeWatch
+from rrcm_dist.training.watching import spikes as spikes_module
+from rrcm_dist.training.watching.guard import Guard
+from rrcm_dist.training.watching.spikes import FEWEST, WINDOW, SpikeDetector, SpikeWatch
 
 
 def spikes_of(losses: list[float], threshold: float = 8.0) -> list[int]:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from rrcm_dist.config.parts import TrainingConfig
 from rrcm_dist.distributed.world import World
-from rrcm_dist.training.engine import FrozenNetwork, set_weights, whole_weights
-from rrcm_dist.training.zero_parameters import move_towards
+from rrcm_dist.training.zero.engine import FrozenNetwork, set_weights, whole_weights
+from rrcm_dist.training.zero.parameters import move_towards
 
 
 class TargetNetwork:

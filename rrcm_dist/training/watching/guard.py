@@ -22,7 +22,7 @@ from rrcm_dist.distributed.collectives import first_problem, gather_objects, gat
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import RunFailure
 from rrcm_dist.files import write_json
-from rrcm_dist.training.spikes import SpikeWatch
+from rrcm_dist.training.watching.spikes import SpikeWatch
 
 SHOWN_KEYS = 6
 SECONDS_BEFORE_SECOND_INTERRUPT = 2.0

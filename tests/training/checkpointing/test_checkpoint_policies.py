@@ -12,7 +12,7 @@ from tiny import finetune_recipe, pretrain_recipe
 from rrcm_dist.data.index import load_index
 from rrcm_dist.distributed.world import join_world
 from rrcm_dist.errors import InvalidInput
-from rrcm_dist.training.checkpoints import Progress, find_checkpoint, staying
+from rrcm_dist.training.checkpointing.checkpoints import Progress, find_checkpoint, staying
 from rrcm_dist.training.finetuning import prepare_finetuning
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining

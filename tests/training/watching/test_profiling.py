@@ -13,7 +13,7 @@ from rrcm_dist.distributed.world import World, join_world
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining
-from rrcm_dist.training.profiling import Profiling
+from rrcm_dist.training.watching.profiling import Profiling
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
 

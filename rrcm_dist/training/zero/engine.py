@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from rrcm_dist.config.parts import OptimizerConfig, TrainingConfig
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
-from rrcm_dist.training.optimizer_state import MOMENTS, set_moments, whole_moments
 from rrcm_dist.training.parameter_groups import ParameterGroup
-from rrcm_dist.training.zero_norms import keep_norms_on_device
-from rrcm_dist.training.zero_parameters import set_whole, shape_of, whole
+from rrcm_dist.training.zero.norms import keep_norms_on_device
+from rrcm_dist.training.zero.optimizer_state import MOMENTS, set_moments, whole_moments
+from rrcm_dist.training.zero.parameters import set_whole, shape_of, whole
 
 
 class Engine:

@@ -7,7 +7,7 @@ from rrcm_dist.config.schema import FinetuneConfig
 from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.distributed.world import World
 from rrcm_dist.evaluation.images import conditioned
-from rrcm_dist.training.evaluation import HeldOutImages, held_out_index
+from rrcm_dist.training.watching.evaluation import HeldOutImages, held_out_index
 
 
 class NoisyAccuracy:

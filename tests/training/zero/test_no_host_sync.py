@@ -8,11 +8,11 @@ from tiny import pretrain_recipe
 
 from benchmarks.host_syncs import host_reads, train_once
 from rrcm_dist.distributed.world import join_world
-from rrcm_dist.training.guard import Guard
-from rrcm_dist.training.metrics import Metrics
 from rrcm_dist.training.pretraining import prepare_pretraining
-from rrcm_dist.training.spikes import SpikeWatch
-from rrcm_dist.training.utilisation import DevicePeak
+from rrcm_dist.training.watching.guard import Guard
+from rrcm_dist.training.watching.metrics import Metrics
+from rrcm_dist.training.watching.spikes import SpikeWatch
+from rrcm_dist.training.watching.utilisation import DevicePeak
 
 STEPS = 20
 

@@ -14,10 +14,10 @@ from tiny import IMAGE_SIZE, finetune_recipe, pretrain_recipe
 from rrcm_dist.data.index import load_index
 from rrcm_dist.distributed.world import World, join_world
 from rrcm_dist.errors import InvalidInput, RunFailure
-from rrcm_dist.training import evaluation
-from rrcm_dist.training.evaluation import HeldOutImages
-from rrcm_dist.training.knn import KnnEvaluation
-from rrcm_dist.training.noisy_accuracy import NoisyAccuracy
+from rrcm_dist.training.watching import evaluation
+from rrcm_dist.training.watching.evaluation import HeldOutImages
+from rrcm_dist.training.watching.knn import KnnEvaluation
+from rrcm_dist.training.watching.noisy_accuracy import NoisyAccuracy
 
 COUNT = 41
 ALONE = World(0, 1, 0, torch.device("cpu"))

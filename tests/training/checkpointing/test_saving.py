@@ -10,11 +10,11 @@ from tiny import finetune_recipe
 
 from rrcm_dist.distributed.world import join_world
 from rrcm_dist.errors import RunFailure
-from rrcm_dist.training import saving
-from rrcm_dist.training.checkpoints import Contents, Progress
+from rrcm_dist.training.checkpointing import saving
+from rrcm_dist.training.checkpointing.checkpoints import Contents, Progress
+from rrcm_dist.training.checkpointing.saving import CheckpointWriter
 from rrcm_dist.training.finetuning import prepare_finetuning
 from rrcm_dist.training.loop import train
-from rrcm_dist.training.saving import CheckpointWriter
 
 WRITE = saving.write_checkpoint
 

@@ -15,8 +15,8 @@ from rrcm_dist.distributed.collectives import gather_over_ranks
 from rrcm_dist.distributed.waiting import GATHERS
 from rrcm_dist.distributed.world import World
 from rrcm_dist.training.run_folder import RunFolder
-from rrcm_dist.training.tracking import Tracker
-from rrcm_dist.training.utilisation import DevicePeak, memory
+from rrcm_dist.training.watching.tracking import Tracker
+from rrcm_dist.training.watching.utilisation import DevicePeak, memory
 
 MEASURED = ("images_per_second", "mfu", "data_wait_share", "gather_share", "memory_gb", "memory_peak_gb")
 """Metrics that tell of the machine: two runs of one recipe agree in all others."""

@@ -15,7 +15,7 @@ from rrcm_dist.files import PARTIAL, write_text
 from rrcm_dist.models.checkpoint_files import MANIFEST, damage
 from rrcm_dist.storage.failures import NotInStore
 from rrcm_dist.storage.store import Store, open_store
-from rrcm_dist.training.checkpoints import is_checkpoint, staying
+from rrcm_dist.training.checkpointing.checkpoints import is_checkpoint, staying
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from tiny import finetune_recipe, pretrain_recipe
 
 from rrcm_dist.distributed.world import World, join_world
-from rrcm_dist.training.averages import WARM_UP
 from rrcm_dist.training.finetuning import prepare_finetuning
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining
-from rrcm_dist.training.zero_parameters import is_cut, own_part, shape_of
+from rrcm_dist.training.zero.averages import WARM_UP
+from rrcm_dist.training.zero.parameters import is_cut, own_part, shape_of
 
 STEPS = 4
 RATES = (0.5, 0.999)

@@ -13,10 +13,10 @@ from tiny import pretrain_recipe
 
 from rrcm_dist.distributed.world import join_world
 from rrcm_dist.errors import RunFailure
-from rrcm_dist.training import guard as guard_module
-from rrcm_dist.training.guard import Guard
 from rrcm_dist.training.loop import train
 from rrcm_dist.training.pretraining import prepare_pretraining
+from rrcm_dist.training.watching import guard as guard_module
+from rrcm_dist.training.watching.guard import Guard
 
 FINE = torch.tensor(1.0)
 

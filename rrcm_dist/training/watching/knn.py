@@ -8,8 +8,8 @@ from rrcm_dist.data.index import DatasetIndex
 from rrcm_dist.distributed.world import World
 from rrcm_dist.evaluation.images import Outputs, conditioned
 from rrcm_dist.evaluation.neighbours import knn_predictions
-from rrcm_dist.training.evaluation import HeldOutImages, held_out_index
-from rrcm_dist.training.probe import LinearProbe
+from rrcm_dist.training.watching.evaluation import HeldOutImages, held_out_index
+from rrcm_dist.training.watching.probe import LinearProbe
 
 
 class KnnEvaluation:

@@ -1,0 +1,1 @@
+"""Checkpoints: written beside training, copied to a second place, taken up by any number of ranks."""

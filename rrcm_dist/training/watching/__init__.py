@@ -1,0 +1,1 @@
+"""What a run tells of itself, and what stops it: metrics, probe, evaluations, profiler, guard, spikes."""
