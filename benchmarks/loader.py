@@ -12,18 +12,18 @@ Both make the three views of the same samples, read from the same shards, in one
 import argparse
 import io
 import os
-import random
 import time
 from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image
 
 from benchmarks.loader_memory import MIB, WorkerMemory, worker_memory
 from benchmarks.loader_recipe import SIZE, loader_recipe
 from benchmarks.machine import markdown_table, report
+from benchmarks.released_data import centre_cropped, published_views
 from rrcm_dist.data.index import DatasetIndex, load_index
 from rrcm_dist.data.loaders import pretraining_loader
 from rrcm_dist.data.photometric import apply_photometric
@@ -117,41 +117,16 @@ def _photometric(index: DatasetIndex) -> Callable[[int], None]:
 
 def _theirs(index: DatasetIndex) -> Callable[[int], None]:
     _, order = loader_recipe(index, BATCH, workers=0)
-    reader, (plain, view_a, view_b) = SampleReader(index), _published_transforms()
+    allow_cpu_torch()
+    reader, (plain, view_a, view_b) = SampleReader(index), published_views(SIZE)
 
     def run(images: int) -> None:
         for step in range(images // BATCH):
             pictures = [
                 Image.open(io.BytesIO(reader.read(sample))).convert("RGB") for sample in order.global_batch(step)
             ]
-            for view in (plain, view_a, view_b):
+            torch.stack([plain(centre_cropped(picture, SIZE)) for picture in pictures])
+            for view in (view_a, view_b):
                 torch.stack([view(picture) for picture in pictures])
 
     return run
-
-
-def _published_transforms() -> tuple[Callable, Callable, Callable]:
-    allow_cpu_torch()
-    from torchvision import transforms as tv
-
-    jitter = tv.RandomApply([tv.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8)
-    start = [tv.RandomResizedCrop(SIZE, scale=(0.08, 1.0)), jitter, tv.RandomGrayscale(p=0.2)]
-    end = [tv.RandomHorizontalFlip(), tv.ToTensor(), tv.Normalize([0.5] * 3, [0.5] * 3)]
-    view_a = tv.Compose([*start, tv.RandomApply([_blurred], p=1.0), *end])
-    solarize = tv.RandomApply([ImageOps.solarize], p=0.2)
-    view_b = tv.Compose([*start, tv.RandomApply([_blurred], p=0.1), solarize, *end])
-    return tv.Compose([_centre_cropped, *end]), view_a, view_b
-
-
-def _blurred(picture: Image.Image) -> Image.Image:
-    return picture.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
-
-
-def _centre_cropped(picture: Image.Image) -> Image.Image:
-    """Short side resized to SIZE and the centre cropped, as in guided diffusion (Dhariwal & Nichol 2021)."""
-    while min(picture.size) >= 2 * SIZE:
-        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
-    scale = SIZE / min(picture.size)
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (picture.width - SIZE) // 2, (picture.height - SIZE) // 2
-    return picture.crop((left, top, left + SIZE, top + SIZE))

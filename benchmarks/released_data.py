@@ -61,7 +61,7 @@ class _ThreeViews(Dataset):
         with open(self._files[position], "rb") as file:
             picture = Image.open(file).convert("RGB")
         a, b = self._a(picture), self._b(picture)
-        return self._plain(_centre_cropped(picture, self._size)), a, b
+        return self._plain(centre_cropped(picture, self._size)), a, b
 
     def __getstate__(self) -> tuple[list[Path], int]:
         return self._files, self._size
@@ -87,7 +87,7 @@ def _blurred(picture: Image.Image) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
 
 
-def _centre_cropped(picture: Image.Image, size: int) -> Image.Image:
+def centre_cropped(picture: Image.Image, size: int) -> Image.Image:
     """Short side resized to `size` and the centre cropped, as in guided diffusion (Dhariwal & Nichol 2021)."""
     while min(picture.size) >= 2 * size:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
