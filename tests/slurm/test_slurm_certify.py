@@ -55,10 +55,11 @@ def test_workers_are_preempted_and_the_head_requeued_and_the_ledger_is_that_of_o
     head, array = submit(slurm, folder)
     await_that(folder, lambda: hosts(counters(folder)) == {"node1", "node2"})
     assert_dashboard_asks_for_the_token(folder)
+    # The head tells how many count a little after the second has begun to.
+    await_that(folder, lambda: "on 2 workers" in slurm.launch(folder, "status", "run"))
     seen = slurm.launch(folder, "status", "run")
     assert f"job {head}, RUNNING" in seen
     assert "RUNNING: 2 workers running, 0 pending" in seen
-    assert "on 2 workers" in seen
 
     await_that(folder, lambda: len(stored(folder)) > 10)
     away = next(node for node in ("node1", "node2") if node != slurm.job(head)["NodeList"])

@@ -119,8 +119,8 @@ def test_a_run_that_gets_nowhere_within_its_limit_is_given_up_and_says_so(run):
 
 
 def test_a_cancelled_run_is_resubmitted_and_watched(slurm, run, undisturbed):
-    job = run.submit()
-    run.wait_for_step(AT_STEP)
+    job = run.submit(overrides=["knn.every=1"])  # slowly enough for all that is asked of it while it runs
+    run.wait_for_step(2)
     again = run.try_to("submit", "pretrain", "recipe.yaml", "--site", "site.yaml")
     assert again.returncode == 2
     assert f"belongs to job {job}, which is RUNNING" in again.stderr
