@@ -9,7 +9,7 @@ from rrcm_dist.config.parts import NoiseConfig, TargetConfig
 from rrcm_dist.noise import conditioning_level, grid, input_scale, nearest_grid_point, time_condition
 from rrcm_dist.objectives.contrastive import nce_loss
 from rrcm_dist.objectives.finetuning import finetuning_loss
-from rrcm_dist.objectives.pretraining import PretrainingKeys, pretraining_loss
+from rrcm_dist.objectives.pretraining import KeysOnTheirWay, pretraining_loss
 from rrcm_dist.schedules import grid_points, learning_rate, target_rate
 
 NOISE = NoiseConfig()
@@ -101,10 +101,10 @@ def reference_loss():
     with torch.no_grad():
         target_projections = target.projector(torch.stack([encode(target, view, t_min) for view in views]))
         less_noisy = encode(online, reference["x_start"], next_level)
-    keys = PretrainingKeys(target_projections)
+    keys = KeysOnTheirWay(target_projections)
     keys.add_less_noisy(less_noisy)
     noisier = encode(online, reference["x_start"], level)
-    return online, pretraining_loss(projections, noisier, keys, temperature=0.2)
+    return online, pretraining_loss(projections, noisier, keys.wait(), temperature=0.2)
 
 
 def test_the_pretraining_loss_is_the_released_one():

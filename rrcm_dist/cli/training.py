@@ -13,7 +13,6 @@ from rrcm_dist.errors import INTERRUPTED, InvalidInput, RunFailure
 
 if TYPE_CHECKING:
     from rrcm_dist.distributed.world import World
-    from rrcm_dist.training.loop import Training
 
 LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted")
 """What gloo and NCCL say when the process at the other end is gone."""
@@ -59,13 +58,17 @@ def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: s
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_StandardError()])
     from rrcm_dist.distributed.world import join_world
     from rrcm_dist.training.loop import train
+    from rrcm_dist.training.stages import stages_of
 
     with join_world(device) as world, _lost_ranks_in_words(world):
-        outcome = train(_prepare(recipe, world), world, resume == "auto", allow)
+        for stage in stages_of(recipe, world):
+            outcome = train(stage, world, resume == "auto", allow)
+            if outcome.interrupted:
+                break
         if world.is_main:
             typer.echo(str(outcome.checkpoint))
             if outcome.interrupted:
-                print(f"stopped at step {outcome.step}", file=sys.stderr)
+                print(f"stopped at step {outcome.step} of {stage.recipe.output}", file=sys.stderr)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -79,13 +82,3 @@ def _lost_ranks_in_words(world: "World") -> Iterator[None]:
         if world.size == 1 or not any(sign in str(error) for sign in LOST_RANK):
             raise
         raise RunFailure(f"rank {world.rank} lost another rank, which says for itself why it ended") from error
-
-
-def _prepare(recipe: PretrainConfig | FinetuneConfig, world: "World") -> "Training":
-    if isinstance(recipe, PretrainConfig):
-        from rrcm_dist.training.pretraining import prepare_pretraining
-
-        return prepare_pretraining(recipe, world)
-    from rrcm_dist.training.finetuning import prepare_finetuning
-
-    return prepare_finetuning(recipe, world)

@@ -89,6 +89,8 @@ def _walk(node: dict[str, Any], definitions: dict[str, Any], prefix: str) -> lis
 
 def _section(field: dict[str, Any], definitions: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
     """The nested type of a field, and whether the field is a list of it; None for a plain value."""
+    if "anyOf" in field:  # a section that may be null
+        field = next((choice for choice in field["anyOf"] if "$ref" in choice), field)
     reference = field.get("$ref")
     if reference is None and "items" in field:
         reference, item = field["items"].get("$ref"), True

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rrcm_dist.config.additions import AdditionsConfig
 from rrcm_dist.config.parts import (
     Count,
     DataConfig,
@@ -47,6 +48,8 @@ class PretrainConfig(Part):
     target: TargetConfig = TargetConfig()
     temperature: Annotated[float, Field(gt=0)] = 0.2
     """τ of both losses."""
+    additions: AdditionsConfig = AdditionsConfig()
+    """What other papers add to rRCM; nothing unless given."""
     data: DataConfig
     views: PretrainingViews = PretrainingViews()
     optimizer: OptimizerConfig

@@ -4,6 +4,7 @@ Parameters bear the names of the released weights (and of timm's vision transfor
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -94,13 +95,20 @@ class Encoder(nn.Module):
         if config.freeze_patch_embedding:
             self.patch_embed.requires_grad_(False)
 
-    def forward(self, noisy: Tensor, t: Tensor, final_norm: bool = True) -> Tensor:
+    def forward(
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        final_norm: bool = True,
+        seen: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
         """Encode images that already carry noise of level t.
 
         Args:
             noisy: (N, 3, H, W) float32, pixels in [-1, 1] plus noise.
             t: (N,) float32 noise levels on [-1, 1] pixels, positive.
             final_norm: whether the class token passes the final LayerNorm.
+            seen: called with k (from 1) and the tokens (N, tokens, width) after each block k but the last.
 
         Returns:
             (N, width) representations; float32.
@@ -110,8 +118,10 @@ class Encoder(nn.Module):
         class_token = self.cls_token.expand(noisy.shape[0], -1, -1)
         x = torch.cat([class_token, time_token, self.patch_embed(scaled).float()], dim=1) + self.pos_embed
         run = self.run_block if self.training else run_block
-        for block in self.blocks[:-1]:
+        for number, block in enumerate(self.blocks[:-1], start=1):
             x = run(block, x, None)
+            if seen is not None:
+                seen(number, x)
         # Only the class token is read: the last block need not compute what becomes of the others.
         x = run(self.blocks[-1], x, 1)[:, 0]
         return self.norm(x).float() if final_norm else x.float()

@@ -1,5 +1,7 @@
 """The network that is pre-trained (encoder and projector) and the one that is fine-tuned (encoder and linear head)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +32,10 @@ class Projector(nn.Sequential):
 
 
 class PretrainingNetwork(nn.Module):
-    """Encoder and projector; the online network and, averaged, the target network."""
+    """Encoder and projector; the online network and, averaged, the target network.
+
+    The online one may bear heads that rRCM itself does not have, each of which makes a loss of a block's tokens.
+    """
 
     def __init__(
         self, encoder: EncoderConfig, projector: ProjectorConfig, noise: NoiseConfig, seed: int, precision: str = "fp32"
@@ -39,10 +44,25 @@ class PretrainingNetwork(nn.Module):
         self.encoder = Encoder(encoder, noise.sigma_data, seed)
         self.projector = Projector(encoder.width, projector, seed)
         self.precision = precision
+        self.heads = nn.ModuleDict()
+        self._after_block: dict[str, int] = {}
+
+    def add_head(self, name: str, after_block: int, head: nn.Module) -> None:
+        """Have `head` make a loss of the tokens after a block, counted from 1; not of the last one.
+
+        It is called with tokens (views, m, tokens, D) and the inputs given to `forward`, and returns (m,) losses.
+        """
+        self.heads[name] = head
+        self._after_block[name] = after_block
 
     def forward(
-        self, noisy: Tensor, t: Tensor, others: Tensor | None = None, project: int = 0
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        others: Tensor | None = None,
+        project: int = 0,
+        head_inputs: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Encode views of a micro-batch; with the representations of the batch's other samples, project whole views.
 
         Args:
@@ -50,17 +70,26 @@ class PretrainingNetwork(nn.Module):
             t: (views,) float32, each view's noise level.
             others: (views, n - m, D) float32, representations of the local batch's other samples, or None where m = n.
             project: number of leading views that pass the projector; their batch statistics are over the global batch.
+            head_inputs: by name of a head, what it is given besides the tokens; others are not called.
 
         Returns:
-            (views, n, D) representations and (project, n, output) projections, float32.
+            (views, n, D) representations, (project, n, output) projections, and (m,) losses by name of a head, float32.
         """
         views, m = noisy.shape[:2]
+        losses: dict[str, Tensor] = {}
+
+        def seen(block: int, tokens: Tensor) -> None:
+            for name, inputs in (head_inputs or {}).items():
+                if self._after_block[name] == block:
+                    losses[name] = self.heads[name](tokens.unflatten(0, (views, m)), inputs).float()
+
         with autocast(self.precision, noisy.device):
-            representations = self.encoder(noisy.flatten(0, 1), t.repeat_interleave(m)).view(views, m, -1)
+            flat, levels = noisy.flatten(0, 1), t.repeat_interleave(m)
+            representations = self.encoder(flat, levels, seen=seen if head_inputs else None).view(views, m, -1)
             if others is not None:
                 representations = torch.cat([representations, others], dim=1)
             projections = self.projector(representations[:project]).float() if project else representations[:0]
-        return representations, projections
+        return representations, projections, losses
 
 
 class FinetuningNetwork(nn.Module):

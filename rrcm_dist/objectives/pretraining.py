@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rrcm_dist.distributed.collectives import Gathering, own_rank
-from rrcm_dist.objectives.contrastive import nce_loss
+from rrcm_dist.objectives.contrastive import Negatives, nce_loss
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,19 @@ class PretrainingLoss:
         return (self.contrastive + self.consistency).mean()
 
 
+@dataclass(frozen=True)
 class PretrainingKeys:
+    """Keys of the global batch, in the order of ranks; no gradient flows into them."""
+
+    view_a: Tensor
+    """(batch, output), target projections of view A."""
+    view_b: Tensor
+    """(batch, output), target projections of view B."""
+    less_noisy: Tensor
+    """(batch, D), online representations of view Q."""
+
+
+class KeysOnTheirWay:
     """The keys of every rank, gathered while the online network makes its queries.
 
     The projections are sent as soon as they are there, before the less noisy representations are computed.
@@ -35,14 +47,18 @@ class PretrainingKeys:
         """(n, D) online representations of view Q (level t_(i+1))."""
         self._less_noisy = Gathering(representations)
 
-    def wait(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Projections of A and of B (batch, output) and representations of Q (batch, D) of the global batch."""
-        keys_a, keys_b = (view.wait() for view in self._views)
-        return keys_a, keys_b, self._less_noisy.wait()
+    def wait(self) -> PretrainingKeys:
+        """All of them."""
+        view_a, view_b = (view.wait() for view in self._views)
+        return PretrainingKeys(view_a, view_b, self._less_noisy.wait())
 
 
 def pretraining_loss(
-    projections: Tensor, noisier: Tensor, keys: PretrainingKeys, temperature: float
+    projections: Tensor,
+    noisier: Tensor,
+    keys: PretrainingKeys,
+    temperature: float,
+    negatives: Negatives | None = None,
 ) -> PretrainingLoss:
     """Contrastive loss of two views against the target network's, and consistency along the noise trajectory.
 
@@ -52,11 +68,11 @@ def pretraining_loss(
     Args:
         projections: (2, n, output), online projections of A and B; with gradient.
         noisier: (n, D), online representations of P (level t_i); with gradient.
-        keys: of all ranks, on their way; this rank's rows among them are its own n.
+        keys: of all ranks; this rank's rows among them are its own n.
         temperature: τ of both parts.
+        negatives: further negatives (K, output) of both contrastive terms; rRCM has none.
     """
-    keys_a, keys_b, keys_q = keys.wait()
     first = own_rank() * len(noisier)
-    contrastive_a = nce_loss(projections[0], keys_b, first, temperature)
-    contrastive_b = nce_loss(projections[1], keys_a, first, temperature)
-    return PretrainingLoss(contrastive_a + contrastive_b, nce_loss(noisier, keys_q, first, temperature))
+    contrastive_a = nce_loss(projections[0], keys.view_b, first, temperature, negatives)
+    contrastive_b = nce_loss(projections[1], keys.view_a, first, temperature, negatives)
+    return PretrainingLoss(contrastive_a + contrastive_b, nce_loss(noisier, keys.less_noisy, first, temperature))

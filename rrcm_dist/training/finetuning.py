@@ -1,6 +1,7 @@
 """Fine-tuning, put together: samples, step, accuracy under noise."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from rrcm_dist.config.schema import FinetuneConfig
@@ -9,6 +10,7 @@ from rrcm_dist.data.index import training_identity
 from rrcm_dist.data.loaders import finetuning_loader
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
+from rrcm_dist.schedules import learning_rate
 from rrcm_dist.training.finetuning_step import FinetuningStep
 from rrcm_dist.training.loop import Training
 from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
@@ -35,7 +37,10 @@ def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:
         batches=batches,
         evaluate=lambda: accuracy.run(step.engine.network),
         total_steps=total_steps,
-        warmup_steps=warmup_steps,
+        learning_rate=partial(
+            learning_rate, peak=recipe.optimizer.lr, warmup_steps=warmup_steps, total_steps=total_steps
+        ),
+        clip_from=warmup_steps,
         evaluate_every=recipe.evaluation.every_epochs * order.steps_per_epoch,
         data_identity=training_identity(index),
     )

@@ -15,7 +15,6 @@ from rrcm_dist.distributed.collectives import first_problem, sum_over_ranks
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.progress import progress_bar
-from rrcm_dist.schedules import learning_rate
 from rrcm_dist.training.checkpointing.checkpoints import Progress, checkpoint_of, find_checkpoint, require_room
 from rrcm_dist.training.checkpointing.mirror import Mirror
 from rrcm_dist.training.checkpointing.resuming import contents_of, restore
@@ -42,7 +41,10 @@ class Training:
     evaluate: Callable[[], dict[str, float]]
     """Accuracies by name; every rank calls it."""
     total_steps: int
-    warmup_steps: int
+    learning_rate: Callable[[int], float]
+    """Finished steps → learning rate of the next."""
+    clip_from: int
+    """Finished steps from which on the gradient is clipped."""
     evaluate_every: int
     """Steps between evaluations."""
     data_identity: str
@@ -155,8 +157,8 @@ def _run(
 def _update(training: Training, step: int) -> tuple[float, Tensor]:
     """Move the parameters; returns the learning rate and the gradient norm before clipping."""
     optimizer = training.recipe.optimizer
-    lr = learning_rate(step, optimizer.lr, training.warmup_steps, training.total_steps)
-    gradient_norm = training.step.engine.update(lr, optimizer.clip if step >= training.warmup_steps else None)
+    lr = training.learning_rate(step)
+    gradient_norm = training.step.engine.update(lr, optimizer.clip if step >= training.clip_from else None)
     training.step.after_update(step)
     training.step.averages.update(step)
     return lr, gradient_norm

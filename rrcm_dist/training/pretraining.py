@@ -1,12 +1,15 @@
 """Pre-training, put together: samples, step, k-NN evaluation."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.batches import PretrainingBatch
 from rrcm_dist.data.index import training_identity
 from rrcm_dist.data.loaders import pretraining_loader
 from rrcm_dist.distributed.world import World
+from rrcm_dist.schedules import learning_rate
+from rrcm_dist.training.additions import additions_of
 from rrcm_dist.training.loop import Training
 from rrcm_dist.training.pretraining_step import PretrainingStep
 from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
@@ -21,7 +24,8 @@ def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
     knn = KnnEvaluation(recipe, index, world)
     classes = len(index.classes)
     probe = LinearProbe(recipe.encoder.width, classes, recipe.probe, world) if recipe.probe.on else None
-    step = PretrainingStep(recipe, total_steps, world, probe)
+    additions = [addition(recipe, total_steps, world) for addition in additions_of(recipe)]
+    step = PretrainingStep(recipe, total_steps, world, probe, additions)
 
     def batches(start_step: int) -> Iterator[PretrainingBatch]:
         steps, pinned = total_steps - start_step, world.device.type == "cuda"
@@ -33,7 +37,10 @@ def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
         batches=batches,
         evaluate=lambda: knn.run(step.engine.network, probe),
         total_steps=total_steps,
-        warmup_steps=warmup_steps,
+        learning_rate=partial(
+            learning_rate, peak=recipe.optimizer.lr, warmup_steps=warmup_steps, total_steps=total_steps
+        ),
+        clip_from=warmup_steps,
         evaluate_every=recipe.knn.every,
         data_identity=training_identity(index),
     )

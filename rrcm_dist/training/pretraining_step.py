@@ -1,5 +1,6 @@
 """A step of pre-training: the rRCM loss over the exact global batch, whatever fits in memory (gradient caching)."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,18 @@ from torch import Tensor
 
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.batches import PretrainingBatch
-from rrcm_dist.data.photometric import apply_photometric
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.models.attention import use_attention
 from rrcm_dist.models.encoder import run_blocks
 from rrcm_dist.models.rrcm import PretrainingNetwork
-from rrcm_dist.objectives.pretraining import PretrainingKeys, pretraining_loss
+from rrcm_dist.objectives.contrastive import Negatives
+from rrcm_dist.objectives.pretraining import KeysOnTheirWay, PretrainingKeys, pretraining_loss
 from rrcm_dist.schedules import target_rate
+from rrcm_dist.training.additions.addition import Addition, Outputs
 from rrcm_dist.training.checkpointing.checkpoints import read_network, read_resume_state
-from rrcm_dist.training.noise_draws import pretraining_levels, training_noise
+from rrcm_dist.training.noise_draws import pretraining_levels
+from rrcm_dist.training.noisy_views import NoisyViews
 from rrcm_dist.training.parameter_groups import one_group
 from rrcm_dist.training.watching.probe import LinearProbe
 from rrcm_dist.training.zero.averages import WeightAverages
@@ -31,15 +34,25 @@ class PretrainingStep:
     trained = "online"
 
     def __init__(
-        self, recipe: PretrainConfig, total_steps: int, world: World, probe: LinearProbe | None = None
+        self,
+        recipe: PretrainConfig,
+        total_steps: int,
+        world: World,
+        probe: LinearProbe | None = None,
+        additions: Sequence[Addition] = (),
     ) -> None:
-        """`probe`: learns from the step's representations, if there is one."""
+        """`probe`: learns from the step's representations, if there is one; `additions`: what rRCM has not."""
         self._recipe, self._total_steps, self._world, self._probe = recipe, total_steps, world, probe
+        self._additions = additions
         settings = recipe.training
         network = PretrainingNetwork(recipe.encoder, recipe.projector, recipe.noise, recipe.seed, settings.precision)
         use_attention(network, settings.attention, world.device)
         run_blocks(network, settings.activation_checkpointing, settings.compile)
+        for addition in additions:
+            addition.start(network)
         self._target = TargetNetwork(network, settings, world)
+        for addition in additions:
+            addition.attach(network)
         groups = one_group(network, recipe.optimizer.weight_decay)
         self.engine = Engine(network, groups, recipe.optimizer, settings, world)
         self.averages = WeightAverages(self.engine, settings.averages)
@@ -53,37 +66,59 @@ class PretrainingStep:
         """
         views = NoisyViews(batch, step, self._total_steps, self._recipe, self._world)
         first, *others = self._micro_batches(len(batch.rows))
-        keys = self._begin_keys(views, [first, *others])
+        on_their_way = self._begin_keys(views, [first, *others])
         cached = self._encode_without_graph(views, others)
-        representations, projections = self.engine(*views.online(first), others=cached, project=2)
-        loss = pretraining_loss(projections, representations[2], keys, self._recipe.temperature)
-        self.engine.backward(loss.mean, last=not others)
+        outputs, of_heads = self._encode_first(views, first, cached)
+        keys = on_their_way.wait()
+        negatives = self._negatives(batch, keys, step)
+        loss = pretraining_loss(
+            outputs.projections, outputs.representations[2], keys, self._recipe.temperature, negatives
+        )
+        of_batch = loss.mean
+        for addition in self._additions:
+            term = addition.batch_loss(outputs, batch, step)
+            of_batch = of_batch if term is None else of_batch + term
+        weights = self._head_weights(step)
+        of_first = self._weighted(of_heads, weights, len(batch.rows))
+        self.engine.backward(of_batch + of_first, last=not others)
+        total = of_batch.detach() + of_first.detach()
         if cached is not None:
-            self._push_cached_gradients(views, others, cached)
+            total += self._push_cached_gradients(views, others, cached, weights)
         parts = {"contrastive": loss.contrastive.mean(), "consistency": loss.consistency.mean()}
+        for addition in self._additions:
+            parts |= addition.parts()
         if self._probe is not None:
-            parts |= self._probe.learn(representations[0], batch.labels.to(self._world.device, non_blocking=True))
-        return {"loss": loss.mean, **parts}
+            labels = batch.labels.to(self._world.device, non_blocking=True)
+            parts |= self._probe.learn(outputs.representations[0], labels)
+        return {"loss": total, **parts}
 
     def describe(self, step: int) -> dict[str, Any]:
-        """Noise levels of a step."""
+        """Noise levels of a step, and what additions say of it."""
         levels = pretraining_levels(self._recipe, step, self._total_steps)
-        return {"noise_index": levels.index, "noisier_t": levels.noisier, "less_noisy_t": levels.less_noisy}
+        told = {"noise_index": levels.index, "noisier_t": levels.noisier, "less_noisy_t": levels.less_noisy}
+        for addition in self._additions:
+            told |= addition.describe(step)
+        return told
 
     def after_update(self, step: int) -> None:
         """Move the target's parameters towards the online ones; its batch norms have statistics of their own."""
         self._target.follow(self.engine.network, target_rate(step, self._total_steps, self._recipe.target))
+        for addition in self._additions:
+            addition.after_update(step)
 
     def networks(self) -> dict[str, dict[str, Tensor]]:
         """Online and target network; see `Step`."""
         return {"online": self.engine.weights(), "target": self._target.weights()}
 
     def resume_state(self) -> dict[str, dict[str, Tensor]]:
-        """The probe with its optimiser; see `Step`."""
-        if self._probe is None:
-            return {}
-        # Copied: it is written while the next steps move it.
-        return {"probe": {name: value.to("cpu", copy=True) for name, value in self._probe.state().items()}}
+        """The probe with its optimiser, and what additions keep; see `Step`."""
+        state: dict[str, dict[str, Tensor]] = {}
+        if self._probe is not None:
+            # Copied: it is written while the next steps move it.
+            state["probe"] = {name: value.to("cpu", copy=True) for name, value in self._probe.state().items()}
+        for addition in self._additions:
+            state |= addition.resume_state()
+        return state
 
     def load(self, checkpoint: Path) -> None:
         """The target network and the probe of a checkpoint; a probe that was not there then begins now."""
@@ -94,80 +129,72 @@ class PretrainingStep:
         probe = read_resume_state(checkpoint, "probe")
         if self._probe is not None and probe is not None:
             self._probe.load(probe)
+        for addition in self._additions:
+            addition.load(checkpoint)
 
     def _micro_batches(self, rows: int) -> list[slice]:
         size = self._recipe.training.micro_batch or rows
         return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
     @torch.no_grad()
-    def _begin_keys(self, views: "NoisyViews", micro_batches: list[slice]) -> PretrainingKeys:
+    def _begin_keys(self, views: NoisyViews, micro_batches: list[slice]) -> KeysOnTheirWay:
         """Target projections of views A and B, and online representations of view Q, on their way to every rank."""
         first, *others = micro_batches
         encoded = [self._target(*views.target(rows))[0] for rows in others]
         rest = torch.cat(encoded, dim=1) if others else None
-        keys = PretrainingKeys(self._target(*views.target(first), others=rest, project=2)[1])
+        keys = KeysOnTheirWay(self._target(*views.target(first), others=rest, project=2)[1])
         less_noisy = [self.engine(*views.less_noisy(rows))[0][0] for rows in micro_batches]
         keys.add_less_noisy(torch.cat(less_noisy))
         return keys
 
     @torch.no_grad()
-    def _encode_without_graph(self, views: "NoisyViews", micro_batches: list[slice]) -> Tensor | None:
+    def _encode_without_graph(self, views: NoisyViews, micro_batches: list[slice]) -> Tensor | None:
         """(3, rows, D) online representations, as a leaf that gathers their gradient."""
         if not micro_batches:
             return None
         encoded = [self.engine(*views.online(rows))[0] for rows in micro_batches]
         return torch.cat(encoded, dim=1).requires_grad_(True)
 
-    def _push_cached_gradients(self, views: "NoisyViews", micro_batches: list[slice], cached: Tensor) -> None:
+    def _encode_first(
+        self, views: NoisyViews, rows: slice, cached: Tensor | None
+    ) -> tuple[Outputs, Mapping[str, Tensor]]:
+        """What the network makes of the whole batch, with the graph of its first micro-batch, and that one's losses of
+        heads."""
+        representations, projections, of_heads = self.engine(
+            *views.online(rows), others=cached, project=2, head_inputs=self._head_inputs(views, rows)
+        )
+        return Outputs(representations, projections), of_heads
+
+    def _push_cached_gradients(
+        self, views: NoisyViews, micro_batches: list[slice], cached: Tensor, weights: Mapping[str, float]
+    ) -> Tensor:
+        """Give each micro-batch its gradient; returns its heads' share of the loss."""
         assert cached.grad is not None
-        offset = micro_batches[0].start
+        offset, whole = micro_batches[0].start, micro_batches[-1].stop
+        of_heads = torch.zeros((), device=cached.device)
         for rows in micro_batches:
-            representations, _ = self.engine(*views.online(rows))
+            representations, _, losses = self.engine(*views.online(rows), head_inputs=self._head_inputs(views, rows))
             gradient = cached.grad[:, rows.start - offset : rows.stop - offset]
-            self.engine.backward((representations * gradient).sum(), last=rows is micro_batches[-1])
+            term = self._weighted(losses, weights, whole)
+            self.engine.backward((representations * gradient).sum() + term, last=rows is micro_batches[-1])
+            of_heads += term.detach()
+        return of_heads
 
+    def _negatives(self, batch: PretrainingBatch, keys: PretrainingKeys, step: int) -> Negatives | None:
+        found = [addition.negatives(batch, keys, step) for addition in self._additions]
+        return Negatives.joined([negatives for negatives in found if negatives is not None])
 
-class NoisyViews:
-    """The noisy views of a rank's rows at one step; one noise tensor and one pair of levels for all of them.
+    def _head_inputs(self, views: NoisyViews, rows: slice) -> dict[str, Tensor]:
+        return {
+            name: inputs for addition in self._additions for name, inputs in addition.head_inputs(views, rows).items()
+        }
 
-    Each method takes rows and gives (views, rows, 3, H, W) float32 with their levels t (views,): `online` A, B and P,
-    `target` A and B, `less_noisy` Q.
-    """
+    def _head_weights(self, step: int) -> dict[str, float]:
+        return {name: weight for addition in self._additions for name, weight in addition.head_weights(step).items()}
 
-    def __init__(
-        self, batch: PretrainingBatch, step: int, total_steps: int, recipe: PretrainConfig, world: World
-    ) -> None:
-        self._device = world.device
-        levels = pretraining_levels(recipe, step, total_steps)
-        self._t_min, self._t_noisier, self._t_less_noisy = levels.t_min, levels.noisier, levels.less_noisy
-        self._noise = training_noise(recipe, world, step, batch.plain.shape)
-        self._plain = self._to_device(batch.plain)
-        self._a = self._augmented(batch.view_a, batch.photometric_a)
-        self._b = self._augmented(batch.view_b, batch.photometric_b)
-
-    def online(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """A and B at t_min, P at t_i."""
-        views = torch.stack([self._a[rows], self._b[rows], self._noisy_plain(rows, self._t_noisier)])
-        return views, self._levels(self._t_min, self._t_min, self._t_noisier)
-
-    def target(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """A and B at t_min."""
-        return torch.stack([self._a[rows], self._b[rows]]), self._levels(self._t_min, self._t_min)
-
-    def less_noisy(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Q at t_(i+1)."""
-        return self._noisy_plain(rows, self._t_less_noisy)[None], self._levels(self._t_less_noisy)
-
-    def _augmented(self, view: Tensor, photometric: Tensor) -> Tensor:
-        images = apply_photometric(self._to_device(view), photometric)
-        return images.add_(self._noise, alpha=self._t_min)
-
-    def _noisy_plain(self, rows: slice, t: float) -> Tensor:
-        return self._plain[rows].float().div_(127.5).sub_(1).add_(self._noise[rows], alpha=t)
-
-    def _levels(self, *t: float) -> Tensor:
-        # Filled on the device: an upload would wait for it.
-        return torch.stack([torch.full((), level, device=self._device) for level in t])
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, non_blocking=True)
+    def _weighted(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], rows: int) -> Tensor:
+        """Share of some rows' losses of heads in the mean over all the rank's rows."""
+        total = torch.zeros((), device=self._world.device)
+        for name, of_rows in losses.items():
+            total = total + weights[name] * of_rows.sum() / rows
+        return total

@@ -27,8 +27,13 @@ class TargetNetwork:
         return self._frozen(*inputs, **named)
 
     def follow(self, online: nn.Module, rate: float) -> None:
-        """target = rate · target + (1 - rate) · online for every parameter; no rank needs another for it."""
-        move_towards(list(self._frozen.network.parameters()), list(online.parameters()), rate)
+        """target = rate · target + (1 - rate) · online for every parameter; no rank needs another for it.
+
+        What the online network has besides, it was given after the copy was made.
+        """
+        parameters = dict(online.named_parameters())
+        targets = dict(self._frozen.network.named_parameters())
+        move_towards(list(targets.values()), [parameters[name] for name in targets], rate)
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of all parameters and buffers on the CPU, on the main rank; every rank must call it."""
