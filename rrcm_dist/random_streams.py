@@ -31,6 +31,8 @@ class Purpose(StrEnum):
     NOISE_LEVEL = "noise_level"
     EVALUATION_NOISE = "evaluation_noise"
     CERTIFICATION_NOISE = "certification_noise"
+    ATTACK = "attack"
+    NEGATIVES = "negatives"
 
 
 Coordinate = int | float | str

@@ -7,14 +7,23 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from rrcm_dist.config.ibp import IbpConfig
 from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
 
-AnyRecipe = PretrainConfig | FinetuneConfig | CertifyConfig | DemoConfig | PaperConfig
+TrainingRecipe = PretrainConfig | FinetuneConfig | IbpConfig
+"""What trains a network in a run folder, with checkpoints."""
+AnyRecipe = TrainingRecipe | CertifyConfig | DemoConfig | PaperConfig
 
-MODELS: dict[str, type[AnyRecipe]] = {
+TRAINED: dict[str, type[TrainingRecipe]] = {
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
+    "train-ibp": IbpConfig,
+}
+"""Kind of recipe that trains → its type."""
+
+MODELS: dict[str, type[AnyRecipe]] = {
+    **TRAINED,
     "certify": CertifyConfig,
     "demo": DemoConfig,
     "paper": PaperConfig,

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.keys import TRAINED, TrainingRecipe
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.files import sha256
 
@@ -29,7 +29,7 @@ class OwnMetadata:
 
     network: str
     """'online', 'target', 'average-0.999' or the like, or 'model'."""
-    recipe: PretrainConfig | FinetuneConfig
+    recipe: TrainingRecipe
 
     def as_strings(self) -> dict[str, str]:
         """As `write_weights` stores it."""
@@ -153,7 +153,7 @@ def own_metadata(file: Path) -> OwnMetadata | None:
     if metadata.get("format") != FORMAT:
         return None
     try:
-        kind = PretrainConfig if metadata["kind"] == "pretrain" else FinetuneConfig
+        kind = TRAINED[metadata["kind"]]
         return OwnMetadata(metadata["network"], kind.model_validate_json(metadata["recipe"]))
     except (KeyError, ValidationError) as error:
         raise RunFailure(f"{file} holds no recipe that this version can read: {error}") from error
