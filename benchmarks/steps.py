@@ -70,7 +70,8 @@ def ready_batch(recipe: PretrainConfig) -> PretrainingBatch:
     unchanged = torch.zeros(n, COLUMNS)
     unchanged[:, Column.ORDER : Column.ORDER + JITTERS] = -1
     rows = torch.arange(n)
-    return PretrainingBatch(*views, unchanged, unchanged, rows, rows, [str(i) for i in range(n)], rows, 0)
+    whole = torch.tensor([[0, 0, size, size]] * 2, dtype=torch.int32).expand(n, 2, 4)
+    return PretrainingBatch(*views, unchanged, unchanged, whole, rows, rows, [str(i) for i in range(n)], rows, 0)
 
 
 def _ready_views(recipe: PretrainConfig, device: torch.device) -> Views:

@@ -98,6 +98,7 @@ def random_batch(rows: int, image_size: int, seed: int) -> Any:
         view_b=view_b,
         photometric_a=unchanged,
         photometric_b=unchanged,
+        crops=torch.tensor([[0, 0, image_size, image_size]] * 2, dtype=torch.int32).expand(rows, 2, 4),
         labels=numbers,
         sample_ids=numbers,
         keys=[str(number) for number in range(rows)],

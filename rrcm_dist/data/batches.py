@@ -25,6 +25,8 @@ class PretrainingBatch:
     """float32 (N, P): what `apply_photometric` is to do to `view_a`."""
     photometric_b: Tensor
     """float32 (N, P): what `apply_photometric` is to do to `view_b`."""
+    crops: Tensor
+    """int32 (N, 2, 4): where `view_a` and `view_b` lie in the image: top, left, height, width in its pixels."""
     labels: Tensor
     """int64 (N,)."""
     sample_ids: Tensor
@@ -57,7 +59,7 @@ class LabelledBatch:
 
 Batch = TypeVar("Batch", PretrainingBatch, LabelledBatch)
 
-UPLOADED = ("plain", "view_a", "view_b", "images", "labels")
+UPLOADED = ("plain", "view_a", "view_b", "images", "labels", "sample_ids", "crops")
 """Fields that training copies to the device: the ones that `pin_memory` concerns."""
 
 

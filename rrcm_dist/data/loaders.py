@@ -103,6 +103,7 @@ def _pretraining_batch(samples: Sequence[PretrainingSample], labels: Labels) -> 
         view_b=stacked([sample.view_b for sample in samples]),
         photometric_a=torch.from_numpy(np.stack([sample.photometric_a for sample in samples])),
         photometric_b=torch.from_numpy(np.stack([sample.photometric_b for sample in samples])),
+        crops=torch.tensor([sample.crops for sample in samples], dtype=torch.int32),
         **labels,
     )
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from rrcm_dist.config.parts import PretrainingViews
 from rrcm_dist.data.decoding import EncodedImage
 from rrcm_dist.data.photometric import draw_photometric
+from rrcm_dist.data.resizing import Box
 from rrcm_dist.data.views import centre_square, random_resized_crop
 from rrcm_dist.random_streams import Coordinate, Purpose, numpy_generator
 
@@ -21,6 +22,8 @@ class PretrainingSample:
     view_b: Tensor
     photometric_a: np.ndarray
     photometric_b: np.ndarray
+    crops: tuple[Box, Box]
+    """Where views a and b lie in the image."""
 
 
 class PretrainingView:
@@ -45,4 +48,4 @@ class PretrainingView:
         ]
         photometric_a, photometric_b = (draw_photometric(generator, self._views, view) for view in (0, 1))
         plain, view_a, view_b = image.crops(boxes, self._size, ["bicubic", "bilinear", "bilinear"], flips)
-        return PretrainingSample(plain, view_a, view_b, photometric_a, photometric_b)
+        return PretrainingSample(plain, view_a, view_b, photometric_a, photometric_b, (boxes[1], boxes[2]))
