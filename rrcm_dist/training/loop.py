@@ -20,6 +20,7 @@ from rrcm_dist.training.checkpointing.mirror import Mirror
 from rrcm_dist.training.checkpointing.resuming import contents_of, restore
 from rrcm_dist.training.checkpointing.saving import CheckpointWriter
 from rrcm_dist.training.run_folder import RunFolder
+from rrcm_dist.training.run_lock import RunLock
 from rrcm_dist.training.step import Step
 from rrcm_dist.training.watching.guard import Guard
 from rrcm_dist.training.watching.metrics import Metrics
@@ -69,13 +70,23 @@ def train(training: Training, world: World, resume: bool = True, allow: Sequence
         resume: False raises `InvalidInput` where there are checkpoints.
         allow: keys of the recipe, or beginnings of keys, that may differ from the run that is gone on with.
 
-    Raises `InvalidInput` where the output folder holds another run; `RunFailure` for numbers that are not finite, too
-    many undecodable samples, or a disk that is full. Checkpoints stay good in every case.
+    Raises `InvalidInput` where the output folder holds another run or another process trains there; `RunFailure` for
+    numbers that are not finite, too many undecodable samples, or a disk that is full. Checkpoints stay good in every
+    case.
     """
-    recipe = training.recipe
-    folder = RunFolder(recipe, training.data_identity, allow)
-    require_window(recipe.training, training.total_steps)
+    folder = RunFolder(training.recipe, training.data_identity, allow)
+    require_window(training.recipe.training, training.total_steps)
     _raise_together(folder.check)
+    lock = RunLock(folder.path)
+    _raise_together(lock.take, on_this_rank=world.is_main)
+    try:
+        return _train_in(folder, training, world, resume)
+    finally:
+        lock.release()
+
+
+def _train_in(folder: RunFolder, training: Training, world: World, resume: bool) -> Outcome:
+    recipe = training.recipe
     mirror = Mirror(recipe.training.checkpoints_to, recipe) if recipe.training.checkpoints_to else None
     if mirror is not None:
         _raise_together(lambda: _begin_mirror(mirror, folder, resume), on_this_rank=world.is_main)
