@@ -5,7 +5,8 @@ from pathlib import Path
 
 import typer
 
-from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PretrainConfig
+from rrcm_dist.config.keys import TrainingRecipe
+from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.errors import RRCMError
 from rrcm_dist.storage.store import is_url
 
@@ -13,7 +14,7 @@ STORE_SECONDS = 10.0
 """How long a store is waited for, for the number of its samples."""
 
 
-def show_costs(recipe: PretrainConfig | FinetuneConfig | CertifyConfig, gpus: int, gpu: str) -> None:
+def show_costs(recipe: TrainingRecipe | CertifyConfig, gpus: int, gpu: str) -> None:
     """Print the resolved recipe and its costs for the samples of its shards, where they are here."""
     from rrcm_dist.config.describe import describe
 

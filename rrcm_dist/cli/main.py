@@ -14,6 +14,7 @@ COMMANDS = (
     "demo",
     "pretrain",
     "finetune",
+    "train-ibp",
     "evaluate",
     "embed",
     "certify",
@@ -25,7 +26,7 @@ COMMANDS = (
     "export",
     "doctor",
 )
-"""In the order of `rrcm --help`; each is the function of that name in the module `<name>_command` beside this file."""
+"""In the order of `rrcm --help`; each is `command` in the module `<name>_command` beside this file, `-` as `_`."""
 
 
 def build_app() -> typer.Typer:
@@ -40,7 +41,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for name in COMMANDS:
-        module = importlib.import_module(f"rrcm_dist.cli.{name}_command")
+        module = importlib.import_module(f"rrcm_dist.cli.{name.replace('-', '_')}_command")
         app.command(name)(module.command)
     app.callback()(_version_option)
     return app

@@ -1,4 +1,4 @@
-"""What `rrcm pretrain` and `rrcm finetune` have in common."""
+"""What `rrcm pretrain`, `rrcm finetune` and `rrcm train-ibp` have in common."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.errors import INTERRUPTED, InvalidInput, RunFailure
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class _StandardError(logging.Handler):
 
 
 def train_or_estimate(
-    kind: Literal["pretrain", "finetune"],
+    kind: Literal["pretrain", "finetune", "train-ibp"],
     recipe: str,
     overrides: list[str] | None,
     dry_run: bool,
@@ -42,7 +42,7 @@ def train_or_estimate(
 
     loaded = load_recipe(recipe, overrides or (), kind)
     require_keys(allow or (), kind)
-    assert isinstance(loaded, PretrainConfig | FinetuneConfig)
+    assert isinstance(loaded, TrainingRecipe)
     if dry_run:
         from rrcm_dist.cli.dry_run import show_costs
 
@@ -51,7 +51,7 @@ def train_or_estimate(
         run_training(loaded, device, resume, allow or ())
 
 
-def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: str, allow: Sequence[str] = ()) -> None:
+def run_training(recipe: TrainingRecipe, device: str, resume: str, allow: Sequence[str] = ()) -> None:
     """Train as a rank of the world that torchrun describes, or alone; prints where the checkpoint is."""
     if resume not in ("auto", "never"):
         raise InvalidInput(f"--resume {resume!r} is not known: choose auto or never")
@@ -61,7 +61,7 @@ def run_training(recipe: PretrainConfig | FinetuneConfig, device: str, resume: s
     from rrcm_dist.training.stages import stages_of
 
     with join_world(device) as world, _lost_ranks_in_words(world):
-        for stage in stages_of(recipe, world):
+        for stage in stages_of(recipe, world, allow):
             outcome = train(stage, world, resume == "auto", allow)
             if outcome.interrupted:
                 break

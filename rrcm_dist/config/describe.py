@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rrcm_dist.config import estimate
+from rrcm_dist.config.describe_ibp import describe_ibp
 from rrcm_dist.config.describe_training import Rows, Sections, describe_training
 from rrcm_dist.config.gpus import Machine, gpu_of_kind
+from rrcm_dist.config.ibp import IbpConfig
 from rrcm_dist.config.keys import AnyRecipe
 from rrcm_dist.config.load import dump_recipe, load_recipe
 from rrcm_dist.config.paper import paper_recipes
@@ -56,6 +58,8 @@ def _sections(recipe: AnyRecipe, machine: Machine, samples: int | None) -> Secti
     if isinstance(recipe, CertifyConfig):
         encoder, origin = _encoder_of(recipe)
         return [("Certification", _certification(recipe, encoder, origin, machine, samples))]
+    if isinstance(recipe, IbpConfig):
+        return describe_ibp(recipe, machine, samples)
     return describe_training(recipe, machine, samples)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 from pydantic import ValidationError
 
+from rrcm_dist.config.ibp import IbpConfig
 from rrcm_dist.config.keys import MODELS, AnyRecipe, nearest_keys
 from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig, PretrainConfig
 from rrcm_dist.config.yaml_text import read_yaml, write_yaml
@@ -21,6 +22,8 @@ RECIPES = Path(__file__).resolve().parents[2] / "configs"
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["pretrain"]) -> PretrainConfig: ...
 @overload
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["finetune"]) -> FinetuneConfig: ...
+@overload
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["train-ibp"]) -> IbpConfig: ...
 @overload
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["certify"]) -> CertifyConfig: ...
 @overload

@@ -7,7 +7,7 @@ import torch
 from rrcm_dist.config.ibp import IbpConfig
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.interval.networks import IbpNetwork
-from rrcm_dist.models.checkpoint_files import require_own, weights_file
+from rrcm_dist.models.checkpoint_files import own_metadata, weights_file
 from rrcm_dist.models.weights import load_into, read_tensors
 
 
@@ -18,11 +18,12 @@ def load_ibp_classifier(path: str | Path, device: torch.device | str) -> IbpNetw
     `RunFailure` for a damaged file.
     """
     file = weights_file(path, "model")
-    recipe = require_own(file).recipe
+    metadata = own_metadata(file)
+    if metadata is None:
+        raise InvalidInput(f"{file} is not a weights file of ours: name a run of `rrcm train-ibp`")
+    recipe = metadata.recipe
     if not isinstance(recipe, IbpConfig):
-        raise InvalidInput(
-            f"{file} is of a {recipe.kind} run, through which no bounds go: name a run of `rrcm train-ibp`"
-        )
+        raise InvalidInput(f"{file} is of a {recipe.kind} run, not of `rrcm train-ibp`: no bounds go through it")
     network = IbpNetwork(recipe.network, recipe.classes, recipe.seed)
     load_into(network, read_tensors(file), str(file))
     network.recipe = recipe

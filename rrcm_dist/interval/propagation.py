@@ -22,16 +22,15 @@ def propagate(layer: nn.Module, signal: Signal, name: str, relu_inputs: list[Box
     Boxes that enter a ReLU are appended to `relu_inputs`, in the order of the network. Raises `InvalidInput` naming
     class and place of a layer that no bounds are known for.
     """
-    kind = type(layer)
-    if kind is nn.Sequential:
+    if type(layer) is nn.Sequential:
         for part, child in layer.named_children():
             signal = propagate(child, signal, f"{name}.{part}" if name else part, relu_inputs)
         return signal
-    if kind is Residual:
+    if type(layer) is Residual:
         prefix = f"{name}." if name else ""
         main = propagate(layer.main, signal, prefix + "main", relu_inputs)
         return _sum(main, propagate(layer.shortcut, signal, prefix + "shortcut", relu_inputs))
-    if kind is nn.ReLU and relu_inputs is not None and signal.box is not None:
+    if type(layer) is nn.ReLU and relu_inputs is not None and signal.box is not None:
         relu_inputs.append(signal.box)
     return _rule(layer, name)(layer, signal)
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from rrcm_dist.config.keys import TRAINED, TrainingRecipe
+from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.files import sha256
 
@@ -35,6 +36,13 @@ class OwnMetadata:
         """As `write_weights` stores it."""
         recipe = self.recipe
         return {"format": FORMAT, "kind": recipe.kind, "recipe": recipe.model_dump_json(), "network": self.network}
+
+
+@dataclass(frozen=True)
+class RRCMMetadata(OwnMetadata):
+    """Of a network that is conditioned on a noise level: of pre-training or fine-tuning."""
+
+    recipe: PretrainConfig | FinetuneConfig
 
 
 def weights_file(path: str | Path, network: str) -> Path:
@@ -159,9 +167,13 @@ def own_metadata(file: Path) -> OwnMetadata | None:
         raise RunFailure(f"{file} holds no recipe that this version can read: {error}") from error
 
 
-def require_own(file: Path) -> OwnMetadata:
-    """As `own_metadata`, but raises `InvalidInput` for a file that is not ours."""
+def require_own(file: Path) -> RRCMMetadata:
+    """As `own_metadata`, but raises `InvalidInput` for a file that is not ours, or not of an rRCM network."""
     metadata = own_metadata(file)
     if metadata is None:
         raise InvalidInput(f"{file} is not a weights file of ours: `rrcm import` makes one of released weights")
-    return metadata
+    if not isinstance(metadata.recipe, PretrainConfig | FinetuneConfig):
+        raise InvalidInput(
+            f"{file} is of a {metadata.recipe.kind} run, whose network takes no noise level: `rrcm verify` is for it"
+        )
+    return RRCMMetadata(metadata.network, metadata.recipe)

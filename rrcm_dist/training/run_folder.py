@@ -24,9 +24,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rrcm_dist.config.keys import AnyRecipe
+from rrcm_dist.config.keys import AnyRecipe, TrainingRecipe
 from rrcm_dist.config.load import dump_recipe
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import write_json, write_text
 from rrcm_dist.models.checkpoint_files import own_metadata
@@ -49,7 +48,7 @@ FREE_KEYS = (
 class RunFolder:
     """The folder of one training run, on the rank that writes."""
 
-    def __init__(self, recipe: PretrainConfig | FinetuneConfig, data_identity: str, allow: Sequence[str] = ()) -> None:
+    def __init__(self, recipe: TrainingRecipe, data_identity: str, allow: Sequence[str] = ()) -> None:
         """`allow`: keys, or beginnings of keys, in which the run that the folder holds may differ from `recipe`."""
         self.path = Path(recipe.output)
         self.checkpoints = self.path / "checkpoints"
@@ -117,7 +116,7 @@ class RunFolder:
             file.write(json.dumps(metrics) + "\n")
 
 
-def refuse_other_recipe(recipe: PretrainConfig | FinetuneConfig, allow: Sequence[str] = ()) -> None:
+def refuse_other_recipe(recipe: TrainingRecipe, allow: Sequence[str] = ()) -> None:
     """Raise `InvalidInput` if its folder holds a run of another recipe, naming the keys in which they differ.
 
     `allow`: keys, or beginnings of keys, that may differ besides those that change nothing of the run.
@@ -128,7 +127,7 @@ def refuse_other_recipe(recipe: PretrainConfig | FinetuneConfig, allow: Sequence
 
 
 def _refuse_differences(
-    stored: str, recipe: PretrainConfig | FinetuneConfig, allow: Sequence[str], where: str, key: str = "output"
+    stored: str, recipe: TrainingRecipe, allow: Sequence[str], where: str, key: str = "output"
 ) -> None:
     if changed := differences(stored, recipe, (*FREE_KEYS, *allow)):
         keys = " ".join(f"--allow {change.split(':')[0]}" for change in changed)

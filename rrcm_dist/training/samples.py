@@ -1,5 +1,6 @@
 """Which samples a run trains on, in which order, and for how long."""
 
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.config.parts import DataConfig
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.data.index import DatasetIndex, load_index
@@ -17,7 +18,7 @@ def named_index(key: str, place: str, data: DataConfig) -> DatasetIndex:
         raise InvalidInput(f"{key}: {error}") from error
 
 
-def dealt_samples(recipe: PretrainConfig | FinetuneConfig, world: World) -> tuple[DatasetIndex, SampleOrder]:
+def dealt_samples(recipe: TrainingRecipe, world: World) -> tuple[DatasetIndex, SampleOrder]:
     """The training shards and their order; `InvalidInput` where batch, streams, ranks or samples do not fit."""
     index = named_index("data.train", recipe.data.train, recipe.data)
     samples = [shard.samples for shard in index.shards]

@@ -1,17 +1,22 @@
 """The trainings of a recipe, one after the other: those that additions ask for, then the one that the recipe names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.ibp import IbpConfig
+from rrcm_dist.config.keys import TrainingRecipe
+from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.distributed.world import World
 from rrcm_dist.training.loop import Training
+from rrcm_dist.training.run_folder import refuse_other_recipe
 
 
-def stages_of(recipe: PretrainConfig | FinetuneConfig, world: World) -> Iterator[Training]:
+def stages_of(recipe: TrainingRecipe, world: World, allow: Sequence[str] = ()) -> Iterator[Training]:
     """Each stage, put together when the one before is over; the last is the recipe's own.
 
-    Raises `InvalidInput` for what cannot be, before anything of that stage is trained.
+    Raises `InvalidInput` for what cannot be, before anything of that stage is trained; for a folder of another run, but
+    for the keys of `allow`, before any stage is.
     """
+    refuse_other_recipe(recipe, allow)
     if isinstance(recipe, PretrainConfig):
         from rrcm_dist.training.additions import additions_of
         from rrcm_dist.training.pretraining import prepare_pretraining
@@ -21,6 +26,10 @@ def stages_of(recipe: PretrainConfig | FinetuneConfig, world: World) -> Iterator
             if before is not None:
                 yield before
         yield prepare_pretraining(recipe, world)
+    elif isinstance(recipe, IbpConfig):
+        from rrcm_dist.training.ibp import prepare_ibp
+
+        yield prepare_ibp(recipe, world)
     else:
         from rrcm_dist.training.finetuning import prepare_finetuning
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rrcm_dist.config.estimate import checkpoint_bytes
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.distributed.collectives import agree, own_rank
 from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 from rrcm_dist.files import PARTIAL, flush, require_free_space, sha256, write_text
@@ -60,7 +60,7 @@ class Contents:
 
 
 def write_checkpoint(
-    folder: Path, contents: Contents, recipe: PretrainConfig | FinetuneConfig, progress: Progress
+    folder: Path, contents: Contents, recipe: TrainingRecipe, progress: Progress
 ) -> Path:
     """Write a checkpoint into the run's `checkpoints/` on this rank alone, and prune those that need not stay.
 
@@ -97,7 +97,7 @@ def is_checkpoint(name: str) -> bool:
     return re.fullmatch(r"step-\d{9,}", name) is not None
 
 
-def require_room(folder: Path, recipe: PretrainConfig | FinetuneConfig) -> None:
+def require_room(folder: Path, recipe: TrainingRecipe) -> None:
     """Raise `RunFailure` where a checkpoint would not fit on the disk of `folder`.
 
     Unfinished ones, left by a killed run, are removed first.
@@ -107,7 +107,7 @@ def require_room(folder: Path, recipe: PretrainConfig | FinetuneConfig) -> None:
     require_free_space(folder, checkpoint_bytes(recipe), "a checkpoint")
 
 
-def staying(names: list[str], newest: str, recipe: PretrainConfig | FinetuneConfig) -> set[str]:
+def staying(names: list[str], newest: str, recipe: TrainingRecipe) -> set[str]:
     """Which checkpoints stay, by the recipe's policy, once that of the name `newest` is there.
 
     The newest `keep_checkpoints`, and each whose step is a multiple of `keep_every`. What lies beyond the newest was

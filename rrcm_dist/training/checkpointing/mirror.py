@@ -8,8 +8,8 @@ import shutil
 import time
 from pathlib import Path
 
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.config.load import dump_recipe
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput, RRCMError
 from rrcm_dist.files import PARTIAL, write_text
 from rrcm_dist.models.checkpoint_files import MANIFEST, damage
@@ -25,7 +25,7 @@ RECIPE = "recipe.yaml"
 class Mirror:
     """The recipe's `training.checkpoints_to`, as the main rank sees it."""
 
-    def __init__(self, place: str, recipe: PretrainConfig | FinetuneConfig) -> None:
+    def __init__(self, place: str, recipe: TrainingRecipe) -> None:
         """Nothing is asked of the store yet. Raises `InvalidInput` for a URL of unknown kind."""
         self._recipe, self._store = recipe, open_store(place, recipe.data.store_patience)
 

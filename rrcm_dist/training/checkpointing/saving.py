@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.distributed.collectives import first_problem
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import RRCMError, RunFailure
@@ -26,7 +26,7 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, folder: Path, recipe: PretrainConfig | FinetuneConfig, world: World, mirror: Mirror | None = None
+        self, folder: Path, recipe: TrainingRecipe, world: World, mirror: Mirror | None = None
     ) -> None:
         """`folder`: the run's `checkpoints/`; `mirror`: where each is copied to besides."""
         self._folder, self._recipe, self._world, self._mirror = folder, recipe, world, mirror

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.distributed.collectives import agree
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import RRCMError
@@ -14,7 +14,7 @@ from rrcm_dist.tracking import start_run
 class Tracker:
     """A run in Weights & Biases, kept by the main rank; where tracking is off, and on other ranks, it does nothing."""
 
-    def __init__(self, recipe: PretrainConfig | FinetuneConfig, folder: Path, world: World) -> None:
+    def __init__(self, recipe: TrainingRecipe, folder: Path, world: World) -> None:
         """Every rank must call it. Raises on all alike, before anything is trained, where it cannot be started:
 
         `InvalidInput` where the package is missing, `RunFailure` where the service refuses or is out of reach.
@@ -43,7 +43,7 @@ class Tracker:
             self._run.finish()
 
 
-def _start(recipe: PretrainConfig | FinetuneConfig, folder: Path) -> Any:
+def _start(recipe: TrainingRecipe, folder: Path) -> Any:
     tracking = recipe.tracking
     assert tracking.wandb != "off"
     return start_run(
