@@ -75,16 +75,16 @@ def network_parameters(recipe: PretrainConfig | FinetuneConfig) -> int:
 
 def forward_flops(encoder: EncoderConfig) -> float:
     """FLOPs of encoding one image (32.9e9 for rRCM-B/16 at 224): the last block goes on with the class token alone."""
-    return published_forward_flops(encoder) - _block_flops(encoder, tokens(encoder)) + _block_flops(encoder, 1)
+    return published_forward_flops(encoder) - block_flops(encoder, tokens(encoder)) + block_flops(encoder, 1)
 
 
 def published_forward_flops(encoder: EncoderConfig) -> float:
     """FLOPs of encoding one image with every token through every block (35.3e9 for rRCM-B/16 at 224)."""
     patches = (tokens(encoder) - EXTRA_TOKENS) * CHANNELS * encoder.patch**2 * encoder.width
-    return 2.0 * patches + encoder.depth * _block_flops(encoder, tokens(encoder))
+    return 2.0 * patches + encoder.depth * block_flops(encoder, tokens(encoder))
 
 
-def _block_flops(encoder: EncoderConfig, read: int) -> float:
+def block_flops(encoder: EncoderConfig, read: int) -> float:
     """Of a block of which `read` tokens are read afterwards: k and v of all tokens, everything else of those."""
     length, width = tokens(encoder), encoder.width
     keys_and_values = 2 * width**2 * length

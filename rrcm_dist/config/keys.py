@@ -65,10 +65,12 @@ def require_keys(paths: Sequence[str], kind: str) -> None:
 
 
 def nearest_keys(path: str, kind: str, most: int = 3) -> list[str]:
-    """The keys of `kind` that look most like `path`, nearest first; none where nothing does."""
+    """The keys of `kind` that look most like `path`, nearest first, the less nested before its equals; none where
+    nothing does."""
     number = re.compile(r"(?<=\.)\d+(?=\.|$)")
     asked, numbers = number.sub(ITEM, path), number.findall(path)
-    scored = sorted(((_likeness(asked, key.path), key.path) for key in keys_of(kind)), key=lambda pair: -pair[0])
+    likeness = ((_likeness(asked, key.path), key.path) for key in keys_of(kind))
+    scored = sorted(likeness, key=lambda pair: (-pair[0], pair[1].count(".")))
     near = [key for score, key in scored[:most] if score >= max(0.55, scored[0][0] - 0.15)]
     return [re.sub(rf"(?<=\.){ITEM}(?=\.|$)", numbers[0] if numbers else "0", key) for key in near]
 

@@ -62,6 +62,7 @@ class PretrainConfig(Part):
     def _consistent(self) -> Self:
         _check_batch(self.training, self.data)
         _check_warmup(self.optimizer, self.training.steps, "steps")
+        self.additions.check(self.encoder)
         return self
 
 

@@ -113,10 +113,7 @@ class Encoder(nn.Module):
         Returns:
             (N, width) representations; float32.
         """
-        scaled = noisy * input_scale(t, self.sigma_data)[:, None, None, None]
-        time_token = sinusoidal_embedding(time_condition(t), self.config.width)[:, None]
-        class_token = self.cls_token.expand(noisy.shape[0], -1, -1)
-        x = torch.cat([class_token, time_token, self.patch_embed(scaled).float()], dim=1) + self.pos_embed
+        x = self._embedded(noisy, t)
         run = self.run_block if self.training else run_block
         for number, block in enumerate(self.blocks[:-1], start=1):
             x = run(block, x, None)
@@ -125,6 +122,21 @@ class Encoder(nn.Module):
         # Only the class token is read: the last block need not compute what becomes of the others.
         x = run(self.blocks[-1], x, 1)[:, 0]
         return self.norm(x).float() if final_norm else x.float()
+
+    def tokens_after(self, noisy: Tensor, t: Tensor, blocks: int) -> Tensor:
+        """All tokens after the first `blocks` blocks, (N, tokens, width) float32: class, time, patches; else as
+        `forward`."""
+        x = self._embedded(noisy, t)
+        run = self.run_block if self.training else run_block
+        for block in self.blocks[:blocks]:
+            x = run(block, x, None)
+        return x.float()
+
+    def _embedded(self, noisy: Tensor, t: Tensor) -> Tensor:
+        scaled = noisy * input_scale(t, self.sigma_data)[:, None, None, None]
+        time_token = sinusoidal_embedding(time_condition(t), self.config.width)[:, None]
+        class_token = self.cls_token.expand(noisy.shape[0], -1, -1)
+        return torch.cat([class_token, time_token, self.patch_embed(scaled).float()], dim=1) + self.pos_embed
 
     def _initialize(self) -> None:
         if self.config.initialization == "moco_v3":

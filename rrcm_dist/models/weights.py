@@ -70,9 +70,14 @@ def read_weights(path: str | Path) -> NamedWeights:
 
     Raises `InvalidInput` where there is no such file and `RunFailure` where it cannot be read as weights.
     """
+    return from_released_names(read_named_tensors(path))
+
+
+def read_named_tensors(path: str | Path) -> dict[str, Tensor]:
+    """As `read_weights`, by the names that the tensors have in the file."""
     path = Path(path)
     if path.suffix == ".safetensors":
-        return from_released_names(read_tensors(path))
+        return read_tensors(path)
     _require_file(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -85,7 +90,7 @@ def read_weights(path: str | Path) -> NamedWeights:
     if not tensors:
         there = f"its keys are {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, dict) else "it has none"
         raise RunFailure(f"{path} holds no tensors by name, as a state dict does: {there}")
-    return from_released_names(tensors)
+    return tensors
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from rrcm_dist.config.estimate import step_flops
 from rrcm_dist.config.schema import FinetuneConfig
 from rrcm_dist.data.batches import LabelledBatch
 from rrcm_dist.data.index import training_identity
@@ -15,6 +16,7 @@ from rrcm_dist.training.finetuning_step import FinetuningStep
 from rrcm_dist.training.loop import Training
 from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
 from rrcm_dist.training.watching.noisy_accuracy import NoisyAccuracy
+from rrcm_dist.training.work import Work
 
 
 def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:
@@ -43,4 +45,5 @@ def prepare_finetuning(recipe: FinetuneConfig, world: World) -> Training:
         clip_from=warmup_steps,
         evaluate_every=recipe.evaluation.every_epochs * order.steps_per_epoch,
         data_identity=training_identity(index),
+        work=Work(step_flops(recipe)),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.data.batches import DecodeFailures
 from rrcm_dist.distributed.collectives import first_problem, sum_over_ranks
 from rrcm_dist.distributed.world import World
@@ -27,6 +27,7 @@ from rrcm_dist.training.watching.metrics import Metrics
 from rrcm_dist.training.watching.profiling import Profiling, require_window
 from rrcm_dist.training.watching.spikes import SpikeWatch
 from rrcm_dist.training.watching.utilisation import DevicePeak, device_peak
+from rrcm_dist.training.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 class Training:
     """Everything that `train` needs: pre-training and fine-tuning each put one together."""
 
-    recipe: PretrainConfig | FinetuneConfig
+    recipe: TrainingRecipe
     step: Step
     batches: Callable[[int], Iterator[Any]]
     """Step to start from → this rank's batches to the last step."""
@@ -50,6 +51,8 @@ class Training:
     """Steps between evaluations."""
     data_identity: str
     """Of the training samples and the order of their shards."""
+    work: Work
+    """Arithmetic of its steps and of what came before."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _train_in(folder: RunFolder, training: Training, world: World, resume: bool)
             f"{world.size} rank{'s' * (world.size != 1)}", recipe.training.zero_stage, world.device.type,
         )  # fmt: skip
     writer = CheckpointWriter(folder.checkpoints, recipe, world, mirror)
-    metrics = Metrics(recipe, folder, world, peak)
+    metrics = Metrics(recipe, folder, world, peak, training.work)
     try:
         return _run(training, world, folder, metrics, writer, start_step)
     finally:
@@ -183,7 +186,7 @@ def _progress(training: Training, world: World, step: int) -> Progress:
     settings = training.recipe.training
     return Progress(
         step,
-        step * settings.batch,
+        training.work.samples(step, settings.batch),
         world.size,
         settings.zero_stage,
         step == training.total_steps,
@@ -208,9 +211,7 @@ def _make_up(mirror: Mirror, checkpoint: Path) -> None:
         mirror.keep(checkpoint)
 
 
-def _open(
-    folder: RunFolder, recipe: PretrainConfig | FinetuneConfig, start_step: int, world: World, peak: DevicePeak
-) -> None:
+def _open(folder: RunFolder, recipe: TrainingRecipe, start_step: int, world: World, peak: DevicePeak) -> None:
     folder.open(start_step, world.size, peak)
     require_room(folder.checkpoints, recipe)
 

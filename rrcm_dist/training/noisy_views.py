@@ -10,6 +10,11 @@ from rrcm_dist.distributed.world import World
 from rrcm_dist.training.noise_draws import pretraining_levels, training_noise
 
 
+def clean_pixels(images: Tensor) -> Tensor:
+    """uint8 images → float32 pixels in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1)
+
+
 class NoisyViews:
     """The noisy views of a rank's rows at one step; one noise tensor and one pair of levels for all of them.
 
@@ -43,7 +48,7 @@ class NoisyViews:
 
     def clean(self, rows: slice) -> Tensor:
         """(rows, 3, H, W) float32: the plain view without noise, pixels in [-1, 1]."""
-        return self._plain[rows].float().div_(127.5).sub_(1)
+        return clean_pixels(self._plain[rows])
 
     def _augmented(self, view: Tensor, photometric: Tensor) -> Tensor:
         images = apply_photometric(self._to_device(view), photometric)

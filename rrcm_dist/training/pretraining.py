@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
+from rrcm_dist.config.estimate import step_flops
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.batches import PretrainingBatch
 from rrcm_dist.data.index import training_identity
@@ -15,6 +16,7 @@ from rrcm_dist.training.pretraining_step import PretrainingStep
 from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
 from rrcm_dist.training.watching.knn import KnnEvaluation
 from rrcm_dist.training.watching.probe import LinearProbe
+from rrcm_dist.training.work import Work
 
 
 def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
@@ -43,4 +45,5 @@ def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
         clip_from=warmup_steps,
         evaluate_every=recipe.knn.every,
         data_identity=training_identity(index),
+        work=sum((addition.work() for addition in additions), Work(step_flops(recipe))),
     )

@@ -79,12 +79,13 @@ class PretrainingStep:
             term = addition.batch_loss(outputs, batch, step)
             of_batch = of_batch if term is None else of_batch + term
         weights = self._head_weights(step)
-        of_first = self._weighted(of_heads, weights, len(batch.rows))
-        self.engine.backward(of_batch + of_first, last=not others)
-        total = of_batch.detach() + of_first.detach()
+        heads = _shares(of_heads, len(batch.rows))
+        self.engine.backward(of_batch + _weighted(heads, weights), last=not others)
         if cached is not None:
-            total += self._push_cached_gradients(views, others, cached, weights)
-        parts = {"contrastive": loss.contrastive.mean(), "consistency": loss.consistency.mean()}
+            of_others = self._push_cached_gradients(views, others, cached, weights)
+            heads = {name: share.detach() + of_others[name] for name, share in heads.items()}
+        total = (of_batch + _weighted(heads, weights)).detach()
+        parts = {"contrastive": loss.contrastive.mean(), "consistency": loss.consistency.mean(), **heads}
         for addition in self._additions:
             parts |= addition.parts()
         if self._probe is not None:
@@ -167,17 +168,18 @@ class PretrainingStep:
 
     def _push_cached_gradients(
         self, views: NoisyViews, micro_batches: list[slice], cached: Tensor, weights: Mapping[str, float]
-    ) -> Tensor:
-        """Give each micro-batch its gradient; returns its heads' share of the loss."""
+    ) -> dict[str, Tensor]:
+        """Give each micro-batch its gradient; returns all of these' share in the mean loss of each head."""
         assert cached.grad is not None
         offset, whole = micro_batches[0].start, micro_batches[-1].stop
-        of_heads = torch.zeros((), device=cached.device)
+        of_heads = dict.fromkeys(weights, torch.zeros((), device=cached.device))
         for rows in micro_batches:
             representations, _, losses = self.engine(*views.online(rows), head_inputs=self._head_inputs(views, rows))
             gradient = cached.grad[:, rows.start - offset : rows.stop - offset]
-            term = self._weighted(losses, weights, whole)
-            self.engine.backward((representations * gradient).sum() + term, last=rows is micro_batches[-1])
-            of_heads += term.detach()
+            shares = _shares(losses, whole)
+            term = (representations * gradient).sum() + _weighted(shares, weights)
+            self.engine.backward(term, last=rows is micro_batches[-1])
+            of_heads = {name: before + shares[name].detach() for name, before in of_heads.items()}
         return of_heads
 
     def _negatives(self, batch: PretrainingBatch, keys: PretrainingKeys, step: int) -> Negatives | None:
@@ -192,9 +194,11 @@ class PretrainingStep:
     def _head_weights(self, step: int) -> dict[str, float]:
         return {name: weight for addition in self._additions for name, weight in addition.head_weights(step).items()}
 
-    def _weighted(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], rows: int) -> Tensor:
-        """Share of some rows' losses of heads in the mean over all the rank's rows."""
-        total = torch.zeros((), device=self._world.device)
-        for name, of_rows in losses.items():
-            total = total + weights[name] * of_rows.sum() / rows
-        return total
+
+def _shares(losses: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """Share of some rows' losses of heads in the means over all the rank's rows."""
+    return {name: of_rows.sum() / rows for name, of_rows in losses.items()}
+
+
+def _weighted(shares: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor | float:
+    return sum((weights[name] * share for name, share in shares.items()), 0.0)

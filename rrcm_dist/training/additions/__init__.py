@@ -5,7 +5,11 @@ import importlib
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.training.additions.addition import Addition
 
-CLASSES: dict[str, str] = {}
+CLASSES = {
+    "hard_negatives": "hard_negatives:HardNegativesAddition",
+    "batch_balance": "batch_balance:BatchBalanceAddition",
+    "representation_warmup": "representation_warmup:RepresentationWarmup",
+}
 """Section of `additions` → module and class in this folder."""
 
 

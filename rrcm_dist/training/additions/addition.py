@@ -13,6 +13,7 @@ from rrcm_dist.distributed.world import World
 from rrcm_dist.models.rrcm import PretrainingNetwork
 from rrcm_dist.objectives.contrastive import Negatives
 from rrcm_dist.objectives.pretraining import PretrainingKeys
+from rrcm_dist.training.work import Work
 
 if TYPE_CHECKING:
     from rrcm_dist.training.loop import Training
@@ -76,6 +77,10 @@ class Addition:
 
     def after_update(self, step: int) -> None:
         """Called when the parameters have moved and the target has followed."""
+
+    def work(self) -> Work:
+        """The arithmetic that it adds to each step and that it had done before the first one."""
+        return Work()
 
     def describe(self, step: int) -> dict[str, Any]:
         """What a step was like, for the record of a loss spike."""

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from rrcm_dist.config.estimate import step_flops
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.distributed.collectives import gather_over_ranks
 from rrcm_dist.distributed.waiting import GATHERS
 from rrcm_dist.distributed.world import World
 from rrcm_dist.training.run_folder import RunFolder
 from rrcm_dist.training.watching.tracking import Tracker
 from rrcm_dist.training.watching.utilisation import DevicePeak, memory
+from rrcm_dist.training.work import Work
 
 MEASURED = ("images_per_second", "mfu", "data_wait_share", "gather_share", "memory_gb", "memory_peak_gb")
 """Metrics that tell of the machine: two runs of one recipe agree in all others."""
@@ -28,12 +28,12 @@ class Metrics:
     """Sums of loss parts, kept on the device and reduced over ranks only when they are logged."""
 
     def __init__(
-        self, recipe: PretrainConfig | FinetuneConfig, folder: RunFolder, world: World, peak: DevicePeak
+        self, recipe: TrainingRecipe, folder: RunFolder, world: World, peak: DevicePeak, work: Work
     ) -> None:
         """Every rank must call it; raises as `Tracker` does."""
         self._folder, self._world, self._batch = folder, world, recipe.training.batch
         self._tracker = Tracker(recipe, folder.path, world)
-        self._step_flops, self._peak_flops = step_flops(recipe), peak.flops
+        self._work, self._peak_flops = work, peak.flops
         self._sums: dict[str, Tensor] = {}
         self._start_interval()
 
@@ -108,12 +108,14 @@ class Metrics:
     def _mfu(self, seconds: float) -> dict[str, float]:
         if self._peak_flops is None:
             return {}
-        return {"mfu": round(self._steps * self._step_flops / (seconds * self._world.size * self._peak_flops), 4)}
+        flops = self._steps * self._work.step_flops
+        return {"mfu": round(flops / (seconds * self._world.size * self._peak_flops), 4)}
 
     def _write(self, step: int, values: dict[str, Any]) -> None:
         if not self._world.is_main:
             return
-        values = {"step": step, "samples_seen": step * self._batch, **values}
+        so_far = {"samples_seen": self._work.samples(step, self._batch), "petaflop": self._work.flops(step) / 1e15}
+        values = {"step": step, **so_far, **values}
         self._folder.log({name: _finite(value) for name, value in values.items()})
         self._tracker.log(values)
 

@@ -19,6 +19,7 @@ from rrcm_dist.training.pretraining import prepare_pretraining
 from rrcm_dist.training.watching import utilisation
 from rrcm_dist.training.watching.metrics import MEASURED, Metrics
 from rrcm_dist.training.watching.utilisation import DevicePeak, device_peak, memory
+from rrcm_dist.training.work import Work
 
 CPU = torch.device("cpu")
 PEAK = DevicePeak(1e9, "a test")
@@ -59,7 +60,7 @@ def clock(monkeypatch):
 def logged(recipe, clock, peak=PEAK, ranks=1) -> tuple[dict, str]:
     """Four steps: a quarter of a second for the batch, a whole one for the rest, and five aside."""
     lines = Lines()
-    metrics = Metrics(recipe, lines, World(0, ranks, 0, CPU), peak)  # type: ignore[arg-type]
+    metrics = Metrics(recipe, lines, World(0, ranks, 0, CPU), peak, Work(step_flops(recipe)))  # type: ignore[arg-type]
     for number in metrics.timed(clock.batches(4, 0.25)):
         clock.now += 1.0
         metrics.add({"loss": torch.tensor(float(number))})
@@ -98,7 +99,7 @@ def lines_of_this_rank(folder: Path) -> list[dict]:
     """Rank 1 waits for data and for gathers, rank 0 for nothing; their losses are 1 and 3."""
     with join_world("cpu") as world:
         lines = Lines()
-        metrics = Metrics(pretrain_recipe(folder, folder), lines, world, PEAK)
+        metrics = Metrics(pretrain_recipe(folder, folder), lines, world, PEAK, Work(1e9))
         slow = world.rank == 1
 
         def batches():

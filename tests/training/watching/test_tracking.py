@@ -21,6 +21,7 @@ from rrcm_dist.tracking import ID_FILE
 from rrcm_dist.training.watching.metrics import Metrics
 from rrcm_dist.training.watching.tracking import Tracker
 from rrcm_dist.training.watching.utilisation import DevicePeak
+from rrcm_dist.training.work import Work
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
 
@@ -98,7 +99,8 @@ class Lines:
 
 def test_numbers_that_json_does_not_have_are_null(digits: Path, tmp_path: Path) -> None:
     lines = Lines()
-    metrics = Metrics(pretrain_recipe(digits, tmp_path), lines, ALONE, DevicePeak(1e9, "a test"))  # type: ignore[arg-type]
+    recipe = pretrain_recipe(digits, tmp_path)
+    metrics = Metrics(recipe, lines, ALONE, DevicePeak(1e9, "a test"), Work(1e9))  # type: ignore[arg-type]
     metrics.add({"loss": torch.tensor(math.nan), "contrastive": torch.tensor(0.5)})
     metrics.log_steps(1, lr=math.inf)
     metrics.log_evaluation(1, {"knn_sigma_0": math.nan, "knn_sigma_0.5": 0.25})

@@ -37,7 +37,8 @@ def test_a_steady_step_reads_nothing(stage, digits, tmp_path):
     with join_world("cpu") as world:
         training = prepare_pretraining(recipe, world)
         spikes = SpikeWatch(recipe.training, tmp_path, True, training.step.describe)
-        guard, metrics = Guard(world, tmp_path, spikes), Metrics(recipe, Nowhere(), world, DevicePeak(1e9, "a test"))
+        guard = Guard(world, tmp_path, spikes)
+        metrics = Metrics(recipe, Nowhere(), world, DevicePeak(1e9, "a test"), training.work)
         batches = enumerate(training.batches(0))
 
         def step() -> None:
