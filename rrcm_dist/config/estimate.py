@@ -6,6 +6,9 @@ optimiser are left out, as is usual. Memory is an estimate: allocators, kernels 
 
 import math
 
+from rrcm_dist.config import ibp_estimate
+from rrcm_dist.config.ibp import IbpConfig
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.config.parts import EncoderConfig, ProjectorConfig
 from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PretrainConfig
 
@@ -206,8 +209,10 @@ def checkpoint_networks(recipe: PretrainConfig | FinetuneConfig) -> int:
     return 3 + isinstance(recipe, PretrainConfig) + len(recipe.training.averages)
 
 
-def checkpoint_bytes(recipe: PretrainConfig | FinetuneConfig) -> int:
+def checkpoint_bytes(recipe: TrainingRecipe) -> int:
     """Room that one checkpoint is given on the disk."""
+    if isinstance(recipe, IbpConfig):
+        return (3 + len(recipe.training.averages)) * 4 * ibp_estimate.network_parameters(recipe)
     return checkpoint_networks(recipe) * 4 * network_parameters(recipe)
 
 
