@@ -26,7 +26,8 @@ from rrcm_dist.certification.on_ray.cluster import ray_cluster
 from rrcm_dist.certification.on_ray.crew import RayCrew, Share
 from rrcm_dist.certification.plan import planned_blocks
 from rrcm_dist.certification.pool.crew import Return
-from rrcm_dist.certification.pool.driver import BATCH_BLOCKS, Driver, Level
+from rrcm_dist.certification.pool.driver import Driver
+from rrcm_dist.certification.smoothing.work import BATCH_BLOCKS, Counting, Level
 from rrcm_dist.certification.watching.snapshot import Snapshot
 from rrcm_dist.certification.workers.worker import Counted
 from rrcm_dist.config.schema import SelectionConfig
@@ -74,8 +75,8 @@ class AnswersAtOnce:
     def ready(self) -> tuple[str, str]:
         return socket.gethostname(), ""
 
-    def count(self, blocks: list[Block], pixels: dict[int, np.ndarray]) -> list[Counted]:
-        return [Counted(self._counts(block.draws), 0.0) for block in blocks]
+    def work(self, units: list[Block], pixels: dict[int, np.ndarray]) -> list[Counted]:
+        return [Counted(self._counts(block.draws), 0.0) for block in units]
 
     def _counts(self, draws: int) -> bytes:
         if draws not in self._packed:
@@ -110,7 +111,8 @@ def _drive(crew: RayCrew, images: int, folder: Path) -> tuple[float, list[float]
     image_set, planned = _images(images), planned_blocks(100, N, DRAWS)
     memory = _Memory(images * (100 + N))
     with _ledger(folder / "driven.sqlite", image_set) as ledger:
-        driver = Driver(ledger, image_set, [Level(0.5, planned, 0.001, (0.0, 0.5), None)], crew, [memory])
+        level = Level(0.5, planned, 0.001, (0.0, 0.5), None)
+        driver = Driver(Counting(ledger, image_set, [level]), image_set, crew, [memory])
         start = time.perf_counter()
         driver.run()
         return time.perf_counter() - start, [memory.at(share) for share in (0.1, 0.5, 1.0)]

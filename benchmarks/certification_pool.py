@@ -21,11 +21,12 @@ from benchmarks.machine import markdown_table, report
 from rrcm_dist.certification.images import ImageSet, images_of_tensor
 from rrcm_dist.certification.ledger.file import RunIdentity
 from rrcm_dist.certification.ledger.writer import Ledger
-from rrcm_dist.certification.on_ray.actor import ActorSetup
 from rrcm_dist.certification.on_ray.cluster import ray_cluster
+from rrcm_dist.certification.on_ray.counting import CountingSetup
 from rrcm_dist.certification.on_ray.crew import RayCrew, Share
 from rrcm_dist.certification.plan import planned_blocks
-from rrcm_dist.certification.pool.driver import Driver, Level
+from rrcm_dist.certification.pool.driver import Driver
+from rrcm_dist.certification.smoothing.work import Counting, Level
 from rrcm_dist.certification.workers.classifiers import identity_hash
 from rrcm_dist.certification.workers.worker import CountingRules
 from rrcm_dist.config.schema import ClassifierConfig, SelectionConfig
@@ -72,7 +73,7 @@ def _certify(workers: int, images: int, n: int, path: Path) -> float:
     image_set, planned = _images(images), planned_blocks(100, n, 500)
     source = ClassifierConfig(sigma=SIGMA, function="benchmarks.certification_pool:network")
     weights = identity_hash(network(), "", SIZE, torch.device("cpu"))
-    setup = ActorSetup(
+    setup = CountingSetup(
         (source,), {}, {SIGMA: weights}, CountingRules(0, CLASSES, 100, "fp32"), SIZE, "auto", "cpu", 1, os.getcwd()
     )
     crew = RayCrew(setup, Share(cpus=1, gpus=0), workers)
@@ -82,7 +83,7 @@ def _certify(workers: int, images: int, n: int, path: Path) -> float:
     with Ledger(path, identity, n) as ledger:
         ledger.set_classifier(SIGMA, weights, "network")
         ledger.add_images((image.image, image.key, image.label) for image in image_set.images)
-        driver = Driver(ledger, image_set, [Level(SIGMA, planned, 0.001, (0.0,), None)], crew)
+        driver = Driver(Counting(ledger, image_set, [Level(SIGMA, planned, 0.001, (0.0,), None)]), image_set, crew)
         start = time.perf_counter()
         driver.run()
         taken = time.perf_counter() - start

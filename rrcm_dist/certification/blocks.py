@@ -30,6 +30,16 @@ class Block:
     draws: int
     """A block of fewer draws holds the first draws of a longer one."""
 
+    @property
+    def cost(self) -> int:
+        """Its draws: each is one pass of the classifier."""
+        return self.draws
+
+    @property
+    def title(self) -> str:
+        """What messages call it: 'selection block 3'."""
+        return f"{self.stage.name.lower()} block {self.number}"
+
 
 @dataclass(frozen=True)
 class BlockCounts:
@@ -42,6 +52,12 @@ class BlockCounts:
     """Name of the machine that counted."""
     seconds: float
     """Time that counting took."""
+
+    def difference(self, other: "BlockCounts") -> str:
+        """How far other counts of the same block are off: '3 of 100 draws'; empty where they are equal."""
+        if np.array_equal(self.counts, other.counts):
+            return ""
+        return f"{int(np.abs(self.counts - other.counts).sum()) // 2} of {self.block.draws} draws"
 
 
 def pack_counts(counts: np.ndarray) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from rrcm_dist.certification.ledger.reader import FailedImage
+from rrcm_dist.certification.ledger.reading import FailedImage
 from rrcm_dist.certification.statistics.bounds import full_precision
 from rrcm_dist.certification.statistics.certificates import ABSTAIN, Certificate
 from rrcm_dist.files import write_text

@@ -19,13 +19,16 @@ from rrcm_dist.certification.images import ImageSet, describe_selection, images_
 from rrcm_dist.certification.ledger.file import RunIdentity
 from rrcm_dist.certification.ledger.lock import refuse_if_written
 from rrcm_dist.certification.ledger.place import LEDGER_FILE
-from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
+from rrcm_dist.certification.ledger.reader import LedgerReader
+from rrcm_dist.certification.ledger.reading import FailedImage
 from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.log import log_name, write_log
+from rrcm_dist.certification.on_ray.counting import CountingSetup
 from rrcm_dist.certification.on_ray.pool import RayPool
 from rrcm_dist.certification.plan import planned_blocks
 from rrcm_dist.certification.pool.crew import Crew, OwnProcess
-from rrcm_dist.certification.pool.driver import Driver, Level
+from rrcm_dist.certification.pool.driver import Driver
+from rrcm_dist.certification.smoothing.work import Counting, Level
 from rrcm_dist.certification.statistics.certificates import Certificate
 from rrcm_dist.certification.statistics.stopping import AdaptiveRule
 from rrcm_dist.certification.watching.progress import ProgressWatcher
@@ -101,13 +104,13 @@ def certify(
         rules = CountingRules(config.seed, images.classes, config.device_batch, config.precision)
         crew: Crew
         if pool:
-            crew = pool.crew(config, rules, identities)
+            crew = pool.crew(CountingSetup.of(config, rules, identities, kind, pool.cpus_per_worker))
         else:
             crew = OwnProcess(CountingWorker(classifiers.__getitem__, sources_of(config.classifiers), rules, own))
         stack.callback(crew.close)
         with _watchers(config, pool) as watchers:
-            driver = Driver(ledger, images, _levels(config), crew, watchers, audit_every)
-            left = driver.queue.draws_left
+            driver = Driver(Counting(ledger, images, _levels(config)), images, crew, watchers, audit_every)
+            left = driver.queue.left
             most = len(images.images) * len(config.classifiers) * (config.n0 + config.n)
             with progress_bar("certify", most, most - left, "draws", show and left > 0) as bar:
                 watchers.append(ProgressWatcher(bar, left))

@@ -8,7 +8,8 @@ from typing import Any
 
 from rrcm_dist.certification.ledger.lock import is_written
 from rrcm_dist.certification.ledger.place import ledger_at
-from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader
+from rrcm_dist.certification.ledger.reader import LedgerReader
+from rrcm_dist.certification.ledger.reading import FailedImage
 from rrcm_dist.certification.statistics.bounds import shortest
 
 

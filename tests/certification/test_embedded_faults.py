@@ -145,7 +145,7 @@ def test_whichever_part_is_killed_the_same_command_goes_on_to_the_same_counts(he
     one, other = Run("one", 0.05), Run("other", 0.05)  # each with a Ray of its own
     one.wait_until_it_counts()
     other.wait_until_it_counts()
-    parts = one.parts("raylet") + one.parts("gcs_server") + one.parts("ray::CountingActor")
+    parts = one.parts("raylet") + one.parts("gcs_server") + one.parts("ray::WorkerActor")
     assert len(parts) >= 3
     one.process.send_signal(signal.SIGKILL)
     other.kill_part("gcs_server")

@@ -16,7 +16,7 @@ from rrcm_dist.certification.ledger.file import RunIdentity
 from rrcm_dist.certification.ledger.reader import LedgerReader
 from rrcm_dist.certification.ledger.writer import Ledger
 from rrcm_dist.certification.plan import planned_blocks
-from rrcm_dist.certification.pool.tracks import Track
+from rrcm_dist.certification.smoothing.tracks import Track
 from rrcm_dist.certification.statistics.bounds import clopper_pearson_lower
 from rrcm_dist.errors import InvalidInput, RunFailure
 
@@ -113,9 +113,9 @@ def test_more_draws_later_add_only_the_missing_blocks(tmp_path):
         ((image, held),) = ledger.blocks(0.5)
         track = Track(CertifiedImage(7, "key7", 1), 0.5, planned_blocks(10, 300, 100), in_order=False)
         track.resume(held)
-        blocks = [track.next_block(), track.next_block()]
+        blocks = [track.next_unit(), track.next_unit()]
         assert image == 7
-        assert track.next_block() is None
+        assert track.next_unit() is None
         assert [(b.stage, b.number, b.draws) for b in blocks] == [
             (Stage.ESTIMATION, 1, 100),
             (Stage.ESTIMATION, 2, 100),

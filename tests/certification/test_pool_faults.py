@@ -257,7 +257,7 @@ def test_an_image_that_kills_its_workers_is_isolated_and_given_up(pool, faults, 
     (level,) = run(recipe(tmp_path, sigmas=(0.5,)), pool).levels
     (failed,) = level.failed
     assert failed.image == MARKED[0]
-    assert "2 workers in a row died while they counted it or another block of this image" in failed.reason
+    assert "2 workers in a row died at it or at another part of this image's work" in failed.reason
     assert stored(tmp_path) == [row for row in undisturbed if row[0] == 0.5 and row[1] != MARKED[0]]
 
 
@@ -272,7 +272,7 @@ def test_a_worker_that_lies_is_found_by_an_audit_and_named(pool, faults, tmp_pat
     (level,) = run(recipe(tmp_path, sigmas=(0.25,)), pool, audit_every=1).levels
     assert level.failed
     for failed in level.failed:
-        named = re.search(r"counted differently by (\S+/\d+) and (\S+/\d+) \(host/worker\): \d+ of \d+", failed.reason)
+        named = re.search(r"came out differently by (\S+/\d+) and (\S+/\d+) \(host/worker\): \d+ of \d+", failed.reason)
         assert named, failed.reason
         assert named[1] != named[2]
 

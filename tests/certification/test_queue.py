@@ -11,7 +11,7 @@ from rrcm_dist.certification.images import CertifiedImage
 from rrcm_dist.certification.plan import planned_blocks
 from rrcm_dist.certification.pool.queue import WorkQueue
 from rrcm_dist.certification.pool.tasks import ERRORS_BEFORE_FAILURE, LOSSES_BEFORE_ALONE, LOSSES_BEFORE_FAILURE
-from rrcm_dist.certification.pool.tracks import Track
+from rrcm_dist.certification.smoothing.tracks import Track
 
 PLAN = planned_blocks(n0=20, n=250, block=100)
 MANY = 10**9
@@ -29,7 +29,7 @@ def result(block, lie=0):
 
 
 def names(tasks):
-    return [(task.block.image, task.block.stage, task.block.number) for task in tasks]
+    return [(task.unit.image, task.unit.stage, task.unit.number) for task in tasks]
 
 
 def take_all(queue, worker="a", workers=TWO):
@@ -38,7 +38,7 @@ def take_all(queue, worker="a", workers=TWO):
 
 
 def count_and_look(queue, task, worker="a"):
-    reason = queue.counted(task, worker, result(task.block))
+    reason = queue.done(task, worker, result(task.unit))
     while task.track.look():
         reason = reason or queue.looked(task.track)
     return reason
@@ -48,7 +48,7 @@ def resumed(image, blocks):
     """A track of which the ledger holds the first `blocks`."""
     begun = track(image)
     whole = track(image)
-    begun.resume([result(whole.next_block()) for _ in range(blocks)])
+    begun.resume([result(whole.next_unit()) for _ in range(blocks)])
     return begun
 
 
@@ -71,7 +71,7 @@ def test_batches_shrink_towards_the_end():
 
 def test_a_batch_holds_no_more_draws_or_blocks_than_asked():
     queue = WorkQueue([track(image) for image in range(25)])
-    assert [task.block.draws for task in queue.take("a", TWO, 150, MANY)] == [20, 100, 100]
+    assert [task.unit.draws for task in queue.take("a", TWO, 150, MANY)] == [20, 100, 100]
     assert len(queue.take("a", TWO, MANY, 4)) == 4
 
 
@@ -152,7 +152,7 @@ def test_a_batch_that_waited_behind_another_is_not_blamed_for_the_death_of_its_w
         if given_up:
             break
     ((task, reason),) = given_up
-    assert reason == "selection block 0: 8 workers in a row died while they counted it or another block of this image"
+    assert reason == "selection block 0: 8 workers in a row died at it or at another part of this image's work"
     assert task.losses == LOSSES_BEFORE_FAILURE
     assert [other.losses for other in guilty] == [0]
     assert innocent == []
@@ -201,12 +201,12 @@ def test_every_kth_block_is_audited_by_another_worker(every):
 def test_an_audit_that_differs_gives_the_image_up_and_names_both_workers():
     queue = WorkQueue([track(planned=PLAN[:1])], audit_every=1)
     (task,) = queue.take("one/1", ("one/1", "two/2"), MANY, MANY)
-    assert queue.counted(task, "one/1", result(task.block)) == ""
+    assert queue.done(task, "one/1", result(task.unit)) == ""
     assert not task.track.look()
     (second,) = queue.take("two/2", ("one/1", "two/2"), MANY, MANY)
-    reason = queue.counted(second, "two/2", result(second.block, lie=3))
+    reason = queue.done(second, "two/2", result(second.unit, lie=3))
     assert reason == (
-        "audit: selection block 0 was counted differently by one/1 and two/2 (host/worker): 3 of 20 draws"
+        "audit: selection block 0 came out differently by one/1 and two/2 (host/worker): 3 of 20 draws"
     )
     assert not second.track.look()
     assert queue.over
@@ -219,7 +219,7 @@ def test_idle_workers_count_ahead_in_mode_adaptive_and_what_is_not_needed_is_dro
     assert queue.queued == 0
     tasks = list(itertools.chain(*batches))
     for task in reversed(tasks[1:]):
-        assert queue.counted(task, "a", result(task.block)) == ""
+        assert queue.done(task, "a", result(task.unit)) == ""
         assert task.track.look() == []
     assert count_and_look(queue, tasks[0]) == ""
     assert tasks[0].track.looks == [(100 * k, 100 * k) for k in range(1, 10)]
@@ -251,7 +251,7 @@ class Simulation:
         self.planned = planned
         for held in self.tracks[:4]:
             whole = track(held.image.image, in_order=in_order, planned=planned)
-            held.resume([result(whole.next_block(99)) for _ in range(int(self.random.integers(0, least)))])
+            held.resume([result(whole.next_unit(99)) for _ in range(int(self.random.integers(0, least)))])
         self.counted = {id(t): t._counted for t in self.tracks}
         self.resumed = dict(self.counted)
         self.queue = WorkQueue([t for t in self.tracks if not t.over], audit_every)
@@ -283,7 +283,7 @@ class Simulation:
             if self.random.random() < failing:
                 self.given_up += [task] if self.queue.failed(task, worker, "no") else []
             else:
-                assert self.queue.counted(task, worker, result(task.block)) == ""
+                assert self.queue.done(task, worker, result(task.unit)) == ""
         for t in {id(task.track): task.track for task in batch}.values():
             while looked := t.look():
                 for one in looked:
@@ -299,7 +299,7 @@ class Simulation:
         assert queue.in_flight == sum(len(batch) for _, batch in self.out)
         again = sum(not task.track.over for task in queue._again)
         assert queue.queued == sum(t.needed for t in self.tracks) + again
-        assert queue.draws_left == sum(t.remaining_draws for t in self.tracks)
+        assert queue.left == sum(t.remaining for t in self.tracks)
 
 
 @pytest.mark.parametrize("in_order", [False, True])

@@ -6,7 +6,7 @@ import pytest
 from rrcm_dist.certification.blocks import BlockCounts, Stage
 from rrcm_dist.certification.images import CertifiedImage
 from rrcm_dist.certification.plan import planned_blocks
-from rrcm_dist.certification.pool.tracks import Track
+from rrcm_dist.certification.smoothing.tracks import Track
 
 PLAN = planned_blocks(n0=150, n=450, block=100)
 SELECTION, ESTIMATION = Stage.SELECTION, Stage.ESTIMATION
@@ -26,11 +26,11 @@ def result(block, candidate=1):
 def blocks(planned=PLAN):
     """Every block of a track, in order."""
     whole = track(planned=planned)
-    return [whole.next_block() for _ in planned]
+    return [whole.next_unit() for _ in planned]
 
 
 def handed_out(some, ahead=0):
-    return [(b.stage, b.number, b.draws) for b in iter(lambda: some.next_block(ahead), None)]
+    return [(b.stage, b.number, b.draws) for b in iter(lambda: some.next_unit(ahead), None)]
 
 
 def test_in_mode_fixed_every_block_is_needed_and_counts_when_it_comes():
@@ -85,8 +85,8 @@ def test_an_image_that_ended_takes_no_further_block():
     some.end()
     some.accept(result(blocks()[3]))
     assert some.look() == []
-    assert some.next_block(9) is None
-    assert (some.needed, some.remaining_draws, some.draws) == (0, 0, 250)
+    assert some.next_unit(9) is None
+    assert (some.needed, some.remaining, some.draws) == (0, 0, 250)
 
 
 @pytest.mark.parametrize("held", [[], [0], [2, 5], [0, 1, 2, 3, 4, 5, 6], [6], [1, 3, 4]])
@@ -94,7 +94,7 @@ def test_what_the_ledger_holds_is_not_drawn_again_in_mode_fixed(held):
     some = track()
     some.resume([result(blocks()[position]) for position in held])
     assert some.over is (len(held) == 7)
-    assert some.remaining_draws == 600 - sum(PLAN[position][2] for position in held)
+    assert some.remaining == 600 - sum(PLAN[position][2] for position in held)
     assert some.needed == 7 - len(held)
     assert handed_out(some) == [planned for position, planned in enumerate(PLAN) if position not in held]
     assert some.needed == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rrcm_dist.certification.ledger.reader import FailedImage
+from rrcm_dist.certification.ledger.reading import FailedImage
 from rrcm_dist.certification.log import log_name, write_log
 from rrcm_dist.certification.statistics import bounds, confidence_sequence
 from rrcm_dist.certification.statistics.certificates import ImageCounts, certify_counts

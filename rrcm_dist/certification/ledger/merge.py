@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from rrcm_dist.certification.blocks import Stage, spread_counts, unpack_counts
-from rrcm_dist.certification.ledger.file import RunIdentity, connect, create, identity_of, read_facts, spoken_errors
+from rrcm_dist.certification.ledger.file import (
+    SMOOTHING,
+    RunIdentity,
+    connect,
+    create,
+    identity_of,
+    read_facts,
+    spoken_errors,
+)
 from rrcm_dist.certification.ledger.reader import LedgerReader
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.files import whole_file
@@ -69,7 +77,8 @@ def merge_ledgers(output: Path, inputs: Sequence[Path]) -> Merged:
         classifiers = _classifiers(ledgers)
         images = _images(ledgers)
         with whole_file(output) as aside, spoken_errors(output):
-            create(aside, ledgers[0].identity, ledgers[0].facts["name"], ledgers[0].facts["n"])
+            facts = {fact: ledgers[0].facts[fact] for fact in ("name", "n")}
+            create(aside, SMOOTHING, facts | asdict(ledgers[0].identity))
             with closing(sqlite3.connect(aside, isolation_level=None)) as merged:
                 offered = _fill(merged, ledgers, classifiers, images)
                 (blocks,) = merged.execute("SELECT COUNT(*) FROM blocks").fetchone()

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from rrcm_dist.certification.blocks import Stage, unpack_counts
-from rrcm_dist.certification.ledger.file import RunIdentity, connect, identity_of, read_facts, spoken_errors
+from rrcm_dist.certification.ledger.file import SMOOTHING, RunIdentity, identity_of, spoken_errors
+from rrcm_dist.certification.ledger.reading import OpenLedger
 from rrcm_dist.certification.plan import PlannedBlocks, planned_blocks
 from rrcm_dist.certification.statistics.certificates import (
     Certificate,
@@ -34,45 +33,22 @@ class StoredClassifier:
     """Where the classifier came from."""
 
 
-@dataclass(frozen=True)
-class FailedImage:
-    """An image that was given up at one noise level."""
-
-    image: int
-    """Sample id: its position in the dataset."""
-    key: str
-    label: int
-    reason: str
-
-
-class LedgerReader:
-    """A ledger as it stood when opened; a context manager. What is written afterwards is not seen.
-
-    Raises `InvalidInput` where there is none, and `RunFailure` for a damaged file or one of another schema.
-    """
+class LedgerReader(OpenLedger):
+    """A ledger of randomized smoothing (see `OpenLedger`)."""
 
     identity: RunIdentity
     """What the run is."""
-    name: str
-    """The run's name."""
     n: int
     """Estimation draws per image; in mode adaptive the most of them."""
     mode: str
     """fixed or adaptive."""
     radii: tuple[float, ...]
     """The grid of the recipe; empty where the ledger was made without one."""
-    progress: dict
-    """Where the writing process last said that it stood, `watching.snapshot.Snapshot` by name; empty before it did."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._connection = connect(self.path, write=False)
-        with spoken_errors(self.path):
-            self._connection.execute("BEGIN")
-        self._facts = facts = read_facts(self._connection, self.path)
-        self.identity, self.name, self.n = identity_of(facts), facts["name"], facts["n"]
-        self.mode, self.radii = self.identity.mode, tuple(facts.get("radii", ()))
-        self.progress = facts.get("progress", {})
+        super().__init__(path, SMOOTHING)
+        self.identity, self.n = identity_of(self._facts), self._facts["n"]
+        self.mode, self.radii = self.identity.mode, tuple(self._facts.get("radii", ()))
 
     def classifiers(self) -> list[StoredClassifier]:
         """Every noise level of the ledger, ascending."""
@@ -80,24 +56,10 @@ class LedgerReader:
             rows = self._connection.execute("SELECT sigma, weights, source FROM sigmas ORDER BY sigma").fetchall()
         return [StoredClassifier(*row) for row in rows]
 
-    def images(self) -> int:
-        """Images that were asked for at any noise level."""
-        with spoken_errors(self.path):
-            return int(self._connection.execute("SELECT count(*) FROM images").fetchone()[0])
-
     def draws(self) -> int:
         """Draws counted until now, at all noise levels."""
         with spoken_errors(self.path):
             return int(self._connection.execute("SELECT coalesce(sum(draws), 0) FROM blocks").fetchone()[0])
-
-    def failures(self, sigma: float) -> list[FailedImage]:
-        """The images given up at `sigma`, by sample id."""
-        query = (
-            "SELECT images.id, key, label, reason FROM failures JOIN images ON images.id = failures.image "
-            "WHERE sigma = (SELECT id FROM sigmas WHERE sigmas.sigma = ?) ORDER BY images.id"
-        )
-        with spoken_errors(self.path):
-            return [FailedImage(*row) for row in self._connection.execute(query, (sigma,))]
 
     def counts(self, sigma: float, n: int | None = None) -> Iterator[ImageCounts]:
         """The summed counts of every image that needs no further draw at `sigma`, by sample id.
@@ -124,18 +86,6 @@ class LedgerReader:
         `two_sided` bounds the runner-up besides, of the same α; in mode fixed alone.
         """
         return certify_counts(list(self.counts(sigma, n)), self.identity.alpha if alpha is None else alpha, two_sided)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _rows(self, sigma: float) -> sqlite3.Cursor:
         return self._connection.execute(

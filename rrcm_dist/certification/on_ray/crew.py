@@ -1,7 +1,7 @@
 """A crew of Ray actors: one a GPU, or a share of the CPUs. Actors come when resources do and may die at any time.
 
 Ray places actors, starts their processes and tells when they die. A batch that a dead actor had is returned as lost,
-and the driver gives it to another; Ray itself retries nothing, so no block is counted by a ghost.
+and the driver gives it to another; Ray itself retries nothing, so no unit is done by a ghost.
 """
 
 import logging
@@ -11,17 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rrcm_dist.certification.blocks import Block
-from rrcm_dist.certification.on_ray.actor import ActorSetup, CountingActor
+from rrcm_dist.certification.on_ray.actor import WorkerActor, WorkerSetup
 from rrcm_dist.certification.on_ray.health import RayHealth
 from rrcm_dist.certification.pool.crew import Return
+from rrcm_dist.certification.pool.work import Pixels, Unit
 from rrcm_dist.errors import RunFailure
 
 BATCHES_AT_WORKER = 2
-"""One that it counts and one that waits, so that it never waits for the driver."""
+"""One that it is at and one that waits, so that it never waits for the driver."""
 LOOK_SECONDS = 0.2
 """Longest wait for a batch before the driver looks at something else."""
 GROW_SECONDS = 1.0
@@ -59,7 +56,7 @@ class _Worker:
     host: str = ""
     tickets: set[int] = field(default_factory=set)
     begun: int | None = None
-    """Where it is gone: the ticket that it may have been counting."""
+    """Where it is gone: the ticket that it may have been at."""
 
 
 class RayCrew:
@@ -67,16 +64,16 @@ class RayCrew:
 
     def __init__(
         self,
-        setup: ActorSetup | None,
+        setup: WorkerSetup | None,
         share: Share,
         most: int | None = None,
         embedded: bool = True,
-        actor: type = CountingActor,
+        actor: type = WorkerActor,
     ) -> None:
         """At most `most` workers, each with a `share`; None: as many as there is room for, now and later.
 
         `embedded`: Ray was started by this process. `actor` is the class that workers are of, made from `setup`, with
-        the methods of `CountingActor`.
+        the methods of `WorkerActor`.
         """
         import ray
 
@@ -103,11 +100,11 @@ class RayCrew:
         """Those that have told that they are ready, and are not known to be dead."""
         return list(self._ready)
 
-    def submit(self, worker: str, blocks: Sequence[Block], pixels: Mapping[int, NDArray[np.uint8]]) -> int:
+    def submit(self, worker: str, units: Sequence[Unit], pixels: Pixels) -> int:
         """Call the actor; Ray carries the images along."""
         self._tickets += 1
         chosen = self._ready[worker]
-        self._calls[chosen.handle.count.remote(blocks, pixels)] = (self._tickets, chosen)
+        self._calls[chosen.handle.work.remote(units, pixels)] = (self._tickets, chosen)
         chosen.tickets.add(self._tickets)
         return self._tickets
 
@@ -129,7 +126,7 @@ class RayCrew:
         return [self._returned(reference) for reference in done if reference in self._calls]
 
     def close(self) -> None:
-        """End every worker at once; what they were counting is not needed."""
+        """End every worker at once; what they were at is not needed."""
         for worker in [*self._ready.values(), *self._starting.values()]:
             self._ray.kill(worker.handle)
         self._ready.clear()
@@ -182,15 +179,15 @@ class RayCrew:
     def _returned(self, reference: Any) -> Return:
         ticket, worker = self._calls.pop(reference)
         try:
-            counted = self._ray.get(reference)
+            answers = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             self._gone(worker, _first_line(error))
-            counted = None
+            answers = None
         worker.tickets.discard(ticket)
-        return Return(ticket, worker.name, worker.host, counted, begun=ticket == worker.begun)
+        return Return(ticket, worker.name, worker.host, answers, begun=ticket == worker.begun)
 
     def _gone(self, worker: _Worker, why: str) -> None:
-        """A worker counts its batches in the order of their tickets: the first one out is what it was at."""
+        """A worker does its batches in the order of their tickets: the first one out is what it was at."""
         if self._ready.pop(worker.name, None) is not None:
             log.warning("worker %s is gone: %s", worker.name, why)
             worker.begun = min(worker.tickets)

@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrcm_dist.certification.on_ray.actor import ActorSetup
+from rrcm_dist.certification.on_ray.actor import WorkerSetup
 from rrcm_dist.certification.on_ray.cluster import ray_cluster
 from rrcm_dist.certification.on_ray.crew import RayCrew, Share
 from rrcm_dist.certification.watching.snapshot import Watcher
-from rrcm_dist.certification.workers.worker import CountingRules
-from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.errors import InvalidInput
 
 
@@ -49,17 +47,8 @@ class RayPool:
                 print(self._describe(room), file=sys.stderr)
             yield self.device
 
-    def crew(self, config: CertifyConfig, rules: CountingRules, identities: Mapping[float, str]) -> RayCrew:
-        """The workers; weights are put into the object store here."""
-        import ray
-
-        from rrcm_dist.models.classifier import read_classifier
-
-        weights = {c.sigma: ray.put(read_classifier(c.checkpoint, c.sigma)) for c in config.classifiers if c.checkpoint}
-        setup = ActorSetup(
-            config.classifiers, weights, identities, rules, config.image_size, config.attention, self.device,
-            self.cpus_per_worker, os.getcwd(),
-        )  # fmt: skip
+    def crew(self, setup: WorkerSetup) -> RayCrew:
+        """The workers; `setup` is for `device`, as it is within `started`, and `cpus_per_worker` threads."""
         return RayCrew(setup, self._share(), self.workers, embedded=self.address is None)
 
     def watchers(self, run: str, ledger: Path) -> list[Watcher]:

@@ -1,18 +1,11 @@
-"""A crew: whoever counts. The driver hands it batches and asks what came back; this process alone is the least one."""
+"""A crew: whoever works. The driver hands it batches and asks what came back; this process alone is the least one."""
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rrcm_dist.certification.blocks import Block
-from rrcm_dist.certification.workers.worker import Counted, CountingWorker
-
-Pixels = Mapping[int, NDArray[np.uint8]]
-"""Images by sample id, uint8 (C, H, W)."""
+from rrcm_dist.certification.pool.work import Answer, Pixels, Unit, Worker
 
 
 @dataclass(frozen=True)
@@ -23,10 +16,10 @@ class Return:
     """What `submit` called it."""
     worker: str
     host: str
-    counted: Sequence[Counted] | None
-    """One a block, in order; None where the worker is gone."""
+    answers: Sequence[Answer] | None
+    """One a unit, in order; None where the worker is gone."""
     begun: bool = True
-    """Where the worker is gone: whether it may have been counting this batch, so that a block of it may be to blame."""
+    """Where the worker is gone: whether it may have been at this batch, so that a unit of it may be to blame."""
 
 
 class Crew(Protocol):
@@ -38,7 +31,7 @@ class Crew(Protocol):
     def workers(self) -> Sequence[str]:
         """Names of the workers that live and are ready."""
 
-    def submit(self, worker: str, blocks: Sequence[Block], pixels: Pixels) -> int:
+    def submit(self, worker: str, units: Sequence[Unit], pixels: Pixels) -> int:
         """Give `worker`, one of `free()`, a batch; the ticket that it comes back under."""
 
     def collect(self) -> list[Return]:
@@ -52,12 +45,12 @@ class Crew(Protocol):
 
 
 class OwnProcess:
-    """The crew of one: this process counts, while the driver waits."""
+    """The crew of one: this process works, while the driver waits."""
 
-    def __init__(self, worker: CountingWorker) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._name = socket.gethostname()
-        self._batch: tuple[Sequence[Block], Pixels] | None = None
+        self._batch: tuple[Sequence[Unit], Pixels] | None = None
         self._ticket = 0
 
     def free(self) -> Sequence[str]:
@@ -68,19 +61,19 @@ class OwnProcess:
         """This process."""
         return (self._name,)
 
-    def submit(self, worker: str, blocks: Sequence[Block], pixels: Pixels) -> int:
-        """Keep the batch; `collect` counts it."""
-        self._batch = (blocks, pixels)
+    def submit(self, worker: str, units: Sequence[Unit], pixels: Pixels) -> int:
+        """Keep the batch; `collect` does it."""
+        self._batch = (units, pixels)
         self._ticket += 1
         return self._ticket
 
     def collect(self) -> list[Return]:
-        """Count the batch."""
+        """Do the batch."""
         if self._batch is None:
             return []
-        blocks, pixels = self._batch
+        units, pixels = self._batch
         self._batch = None
-        return [Return(self._ticket, self._name, self._name, self._worker.count(blocks, pixels))]
+        return [Return(self._ticket, self._name, self._name, self._worker.work(units, pixels))]
 
     def close(self) -> None:
         """Nothing to let go."""

@@ -1,33 +1,33 @@
-"""What to count next: which blocks of which images, in which order, and again where a worker failed or went.
+"""What to do next: which units of which images, in which order, and again where a worker failed or went.
 
-Pure bookkeeping: it knows neither Ray nor the ledger. Images with the longest remaining work come first, an image that
-was begun is finished before the next is opened, and towards the end batches shrink, so that no worker idles at the
-tail; in mode adaptive idle workers then count blocks ahead, which are dropped where they turn out not to be needed.
+Pure bookkeeping: it knows neither Ray nor the ledger, nor what the work is. Images with the longest remaining work come
+first, an image that was begun is finished before the next is opened, and towards the end batches shrink, so that no
+worker idles at the tail; where an image's units are needed one after the other, idle workers then work ahead, and what
+turns out not to be needed is dropped.
 """
 
 from collections import deque
 from collections.abc import Collection, Iterable
 
-from rrcm_dist.certification.blocks import BlockCounts
 from rrcm_dist.certification.pool.tasks import Task
-from rrcm_dist.certification.pool.tracks import Track
+from rrcm_dist.certification.pool.work import Result, Track
 
 BATCHES_LEFT = 2
 """A batch holds at most such a share of what is left that every worker could get this many more."""
 MOST_AHEAD = 8
-"""Blocks of one image that idle workers count beyond the one that is certainly needed."""
+"""Units of one image that idle workers do beyond the one that is certainly needed."""
 MOST_PUT_OFF = 1000
-"""Blocks that wait for another worker than the only one there is, while that has something else to do."""
+"""Units that wait for another worker than the only one there is, while that has something else to do."""
 
 
 class WorkQueue:
-    """The tracks that need draws, and the tasks that are out or come back."""
+    """The tracks that need work, and the tasks that are out or come back."""
 
     def __init__(self, tracks: Iterable[Track], audit_every: int = 0) -> None:
-        """`tracks` in the order of equals; `audit_every` k > 0 has every k-th block counted by a second worker."""
-        self._waiting = deque(sorted(tracks, key=lambda track: -track.remaining_draws))
+        """`tracks` in the order of equals; `audit_every` k > 0 has every k-th unit done by a second worker."""
+        self._waiting = deque(sorted(tracks, key=lambda track: -track.remaining))
         self._ready: deque[Track] = deque()
-        """Open tracks with a block that is needed; `_listed` has them too."""
+        """Open tracks with a unit that is needed; `_listed` has them too."""
         self._listed: set[int] = set()
         self._open: dict[int, Track] = {}
         self._again: deque[Task] = deque()
@@ -39,40 +39,46 @@ class WorkQueue:
 
     @property
     def queued(self) -> int:
-        """Blocks known to be needed that no worker has."""
+        """Units known to be needed that no worker has."""
         return self._needed + len(self._again)
 
     @property
     def in_flight(self) -> int:
-        """Blocks that a worker has."""
+        """Units that a worker has."""
         return self._out
 
     @property
-    def draws_left(self) -> int:
-        """The most draws that may still be needed, those that are out counted in."""
-        return sum(track.remaining_draws for tracks in (self._waiting, self._open.values()) for track in tracks)
+    def left(self) -> int:
+        """The most cost that may still be needed, what is out counted in."""
+        return sum(track.remaining for tracks in (self._waiting, self._open.values()) for track in tracks)
 
     @property
     def over(self) -> bool:
         """Whether nothing is left to do; what is out is not needed any more."""
         return not (self._waiting or self._open)
 
-    def take(self, worker: str, workers: Collection[str], draws: int, blocks: int) -> list[Task]:
-        """The next batch for `worker`, one of `workers`: about `draws` draws, at most `blocks` blocks, [] if none."""
-        blocks = min(blocks, max(1, self.queued // (BATCHES_LEFT * max(len(workers), 1))))
+    def take(self, worker: str, workers: Collection[str], cost: int, most: int, least: int = 1) -> list[Task]:
+        """The next batch for `worker`, one of `workers`: about `cost` of work, at most `most` units, [] if none.
+
+        It has `least` units where there are as many, whatever they cost.
+        """
+        most = min(most, max(least, self.queued // (BATCHES_LEFT * max(len(workers), 1))))
         patient = len(self._again) < MOST_PUT_OFF
-        batch = self._take_again(worker, () if patient else workers, draws, blocks)
+        batch = self._take_again(worker, () if patient else workers, cost, most)
         if not (batch and batch[0].alone):
-            taken = sum(task.block.draws for task in batch)
-            while taken < draws and len(batch) < blocks and (task := self._take_needed()) is not None:
+            taken = sum(task.unit.cost for task in batch)
+            while (taken < cost or len(batch) < least) and len(batch) < most:
+                task = self._take_needed()
+                if task is None:
+                    break
                 batch.append(task)
-                taken += task.block.draws
-            batch = batch or self._take_again(worker, workers, draws, blocks) or self._take_ahead()
+                taken += task.unit.cost
+            batch = batch or self._take_again(worker, workers, cost, most) or self._take_ahead()
         self._out += len(batch)
         return batch
 
-    def counted(self, task: Task, worker: str, result: BlockCounts) -> str:
-        """A task came back counted. Returns what is wrong where an audit found another count before, else ''.
+    def done(self, task: Task, worker: str, result: Result) -> str:
+        """A task came back done. Returns what is wrong where an audit found another result before, else ''.
 
         The track then holds the result, but for one that goes to a second worker first.
         """
@@ -87,18 +93,18 @@ class WorkQueue:
                 self.give_up(task.track)
                 return problem
         elif self._is_audited():
-            self._again.append(Task(task.track, task.block, avoid={worker}, first=result, first_worker=worker))
+            self._again.append(Task(task.track, task.unit, avoid={worker}, first=result, first_worker=worker))
             return ""
         task.track.accept(result)
         return ""
 
     def failed(self, task: Task, worker: str, message: str) -> str:
-        """A worker could not count a task. Returns why its image is given up, or '' where another worker will try."""
+        """A worker could not do a task. Returns why its image is given up, or '' where another worker will try."""
         task.failed(worker, message)
         return self._retry(task)
 
     def lost(self, tasks: list[Task], begun: bool) -> list[tuple[Task, str]]:
-        """A worker went with these tasks, one of which it was counting if `begun`; else none can be what ended it.
+        """A worker went with these tasks, one of which it was at if `begun`; else none can be what ended it.
 
         Returns those whose image is given up, with the reason.
         """
@@ -112,7 +118,7 @@ class WorkQueue:
         return given_up
 
     def looked(self, track: Track) -> str:
-        """A block of `track` was made to count: it may need another, or be over.
+        """A unit of `track` was made to count: it may need another, or be over.
 
         Returns why its image is given up, where the other one is known to fail, or ''.
         """
@@ -130,7 +136,7 @@ class WorkQueue:
         return ""
 
     def give_up(self, track: Track) -> None:
-        """No further block of `track` is wanted."""
+        """No further unit of `track` is wanted."""
         self._needed -= track.needed
         track.end()
         self._close(track)
@@ -144,22 +150,22 @@ class WorkQueue:
         return reason
 
     def open_images(self) -> set[int]:
-        """The images that were begun at some σ and are not over there."""
+        """The images that were begun at some level and are not over there."""
         return {track.image.image for track in self._open.values()}
 
-    def _take_again(self, worker: str, workers: Collection[str], draws: int, blocks: int) -> list[Task]:
+    def _take_again(self, worker: str, workers: Collection[str], cost: int, most: int) -> list[Task]:
         """Tasks that came back. Those that `worker` should not have wait, unless none of `workers` should."""
         batch: list[Task] = []
         taken = 0
         for _ in range(len(self._again)):
-            if taken >= draws or len(batch) >= blocks:
+            if taken >= cost or len(batch) >= most:
                 break
             task = self._again.popleft()
             if not task.may_go_to(worker, workers) or (task.alone and batch):
                 self._again.append(task)
                 continue
             batch.append(task)
-            taken += task.block.draws
+            taken += task.unit.cost
             if task.alone:
                 break
         return batch
@@ -174,22 +180,22 @@ class WorkQueue:
                 self._ready.append(track)
                 self._listed.add(id(track))
             track = self._ready[0]
-            block = track.next_block()
+            unit = track.next_unit()
             if not track.needed:
                 self._listed.remove(id(self._ready.popleft()))
-            if block is not None:
+            if unit is not None:
                 self._needed -= 1
-                return Task(track, block)
+                return Task(track, unit)
 
     def _take_ahead(self) -> list[Task]:
-        """A block that may be needed: of the open track with the fewest such out."""
+        """A unit that may be needed: of the open track with the fewest such out."""
         if self._ahead_tried or self._again:
             return []
         for ahead in range(1, MOST_AHEAD + 1):
             for track in self._open.values():
-                block = track.next_block(ahead)
-                if block is not None:
-                    return [Task(track, block)]
+                unit = track.next_unit(ahead)
+                if unit is not None:
+                    return [Task(track, unit)]
         self._ahead_tried = True
         return []
 
@@ -202,7 +208,7 @@ class WorkQueue:
             self.retried += 1
             self._again.append(task)
             return ""
-        if not task.track.reject(task.block, reason):
+        if not task.track.reject(task.unit, reason):
             return ""
         self.give_up(task.track)
         return reason

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Snapshot:
 class Watcher(Protocol):
     """Something that shows a run. Nothing it does may stop the run: it keeps its own failures to itself."""
 
-    def update(self, snapshot: Snapshot) -> None:
-        """Called by the driver, at most once a second and once at the end."""
+    def update(self, snapshot: Any) -> None:
+        """Called by the driver with the snapshot of its kind of work, at most once a second and once at the end."""
 
     def close(self) -> None:
         """The run is over, well or badly."""

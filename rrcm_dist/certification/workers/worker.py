@@ -1,7 +1,5 @@
 """A worker: it holds the classifiers and counts blocks for whoever asks. Knows neither Ray nor the ledger."""
 
-import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rrcm_dist.certification.blocks import Block, pack_counts
+from rrcm_dist.certification.pool.work import Pixels
 from rrcm_dist.certification.workers.counting import BlockCounter
-from rrcm_dist.errors import RRCMError, RunFailure
+from rrcm_dist.certification.workers.guarding import TOLD, told
 
 ClassifierLoader = Callable[[float], nn.Module]
 """From σ to its classifier, on the CPU."""
@@ -38,10 +37,6 @@ class CountingRules:
     precision: str
 
 
-class DeviceLost(RunFailure):
-    """Nothing more can be computed on the device by this process."""
-
-
 class CountingWorker:
     """Counts batches of blocks. Holds a classifier from its first use on; holds no state that could change a count."""
 
@@ -51,36 +46,21 @@ class CountingWorker:
         """`sources` names the classifier of each σ in messages."""
         self._load, self._sources, self._rules, self._device = load, sources, rules, device
         self._counters: dict[float, BlockCounter] = {}
-        self.host = socket.gethostname()
-        self.name = f"{self.host}:{os.getpid()}"
 
-    def count(self, blocks: Sequence[Block], pixels: Mapping[int, NDArray[np.uint8]]) -> list[Counted]:
-        """Count `blocks`, in order; `pixels` has the image of each by sample id, uint8 (C, H, W).
+    def work(self, units: Sequence[Block], pixels: Pixels) -> list[Counted]:
+        """Count the blocks `units`, in order; `pixels` has the image of each by sample id, uint8 (C, H, W).
 
         A block that cannot be counted, also because its classifier cannot be loaded, says why and leaves the others
         alone. Raises `DeviceLost` where the GPU itself does not work any more.
         """
-        return [self._count(block, pixels[block.image]) for block in blocks]
+        return [self._count(block, pixels[block.image]) for block in units]
 
     def _count(self, block: Block, image: NDArray[np.uint8]) -> Counted:
         try:
             result = self._counter(block.sigma).count(torch.from_numpy(image), block)
-        except RRCMError as error:
-            self._check_device(error)
-            return Counted(b"", 0.0, f"{self.host}: {error}")
-        except (RuntimeError, MemoryError, OSError) as error:  # torch's own: out of memory, a lost device
-            self._check_device(error)
-            return Counted(b"", 0.0, f"{self.host}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+        except TOLD as error:
+            return Counted(b"", 0.0, told(error, self._device))
         return Counted(pack_counts(result.counts), result.seconds)
-
-    def _check_device(self, error: Exception) -> None:
-        """After an error on a GPU: some (a failed assertion in a kernel) spoil all that the process does there."""
-        if self._device.type != "cuda":
-            return
-        try:
-            torch.ones(1, device=self._device).sum().item()
-        except RuntimeError as lost:
-            raise DeviceLost(f"the GPU of {self.host} does not work any more in this process: {error}") from lost
 
     def load(self, sigma: float) -> None:
         """Get the classifier of `sigma` now, not with the first block that needs it."""

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrcm_dist.certification.ledger.file import APPLICATION
-from rrcm_dist.certification.ledger.reader import FailedImage, LedgerReader, StoredClassifier
+from rrcm_dist.certification.ledger.reader import LedgerReader, StoredClassifier
+from rrcm_dist.certification.ledger.reading import FailedImage
 from rrcm_dist.certification.statistics import bounds, confidence_sequence
 from rrcm_dist.certification.statistics.certificates import Certificate
 from rrcm_dist.errors import InvalidInput

@@ -19,7 +19,8 @@ class Track:
     """
 
     def __init__(self, image: CertifiedImage, sigma: float, planned: PlannedBlocks, in_order: bool) -> None:
-        self.image, self.sigma = image, sigma
+        self.image, self.level = image, sigma
+        self.place = f"sigma {sigma:g}"
         self.lower = 0.0
         """Mode adaptive: highest lower bound of the candidate's probability at any look so far."""
         self.over = False
@@ -50,7 +51,7 @@ class Track:
         return 0 if self.over else max(0, self._certain - self._handed - len(self._held))
 
     @property
-    def remaining_draws(self) -> int:
+    def remaining(self) -> int:
         """Draws that it may still need, those handed out counted in."""
         return 0 if self.over else self._most_draws - self.draws
 
@@ -82,14 +83,14 @@ class Track:
             self._handed = self._counted
         self._skip_held()
 
-    def next_block(self, ahead: int = 0) -> Block | None:
+    def next_unit(self, ahead: int = 0) -> Block | None:
         """Hand out the next block that is needed, or in mode adaptive one of `ahead` further ones that may be."""
         if self.over or self._handed >= min(self._certain + ahead, len(self._planned)):
             return None
         stage, number, draws = self._planned[self._handed]
         self._handed += 1
         self._skip_held()
-        return Block(self.image.image, self.image.key, self.sigma, stage, number, draws)
+        return Block(self.image.image, self.image.key, self.level, stage, number, draws)
 
     def accept(self, result: BlockCounts) -> None:
         """Take a counted block, which `look` then makes count."""
@@ -128,7 +129,7 @@ class Track:
         nothing = np.zeros(classes, dtype=np.int64)
         looks = np.array(self._looks, dtype=np.int64).reshape(-1, 2).T if self._in_order else None
         return ImageCounts(
-            self.image.image, self.image.key, self.image.label, self.sigma,
+            self.image.image, self.image.key, self.image.label, self.level,
             self._totals.get(Stage.SELECTION, nothing), self._totals.get(Stage.ESTIMATION, nothing), self._seconds,
             looks,
         )  # fmt: skip

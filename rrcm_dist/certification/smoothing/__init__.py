@@ -1,0 +1,1 @@
+"""Counting noise draws as work for the pool: which blocks an image needs, and what their counts come to."""
