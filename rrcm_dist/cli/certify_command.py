@@ -13,11 +13,11 @@ from rrcm_dist.cli.options import (
     GpusOption,
     OverridesArgument,
 )
+from rrcm_dist.cli.ray_pool import AddressOption, CpusPerWorkerOption, DashboardOption, RayWorkersOption, chosen_pool
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 if TYPE_CHECKING:
-    from rrcm_dist.certification.on_ray.pool import RayPool
     from rrcm_dist.certification.run import CertificationResult
 
 FAILURES_SHOWN = 10
@@ -33,20 +33,10 @@ def command(
     overrides: OverridesArgument = None,
     dry_run: DryRunOption = False,
     device: DeviceOption = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Ray workers, one a GPU or a CPU; 0: this process.",
-            show_default="GPUs, if more than one; else 0",
-        ),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT|auto", help="Running Ray cluster to use: all its GPUs, if it has any."),
-    ] = None,
-    cpus_per_worker: Annotated[int, typer.Option(min=1, help="CPUs and threads of a worker on CPU.")] = 1,
-    dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard with a Ray of one's own.")] = True,
+    workers: RayWorkersOption = None,
+    address: AddressOption = None,
+    cpus_per_worker: CpusPerWorkerOption = 1,
+    dashboard: DashboardOption = True,
     audit: Annotated[int, typer.Option(min=0, help="Have every k-th block counted by a second worker; 0: none.")] = 0,
     radii: Annotated[
         str | None, typer.Option(help="ℓ2 radii, comma-separated: radii of the recipe.", show_default=False)
@@ -92,7 +82,7 @@ def command(
     from rrcm_dist.certification.run import certify
     from rrcm_dist.distributed.world import choose_device
 
-    pool = _pool(address, workers, cpus_per_worker, device, dashboard)
+    pool = chosen_pool(address, workers, cpus_per_worker, device, dashboard)
     result = certify(loaded, None if pool else choose_device(device), pool=pool, audit_every=audit)
     _show(result, loaded)
 
@@ -117,24 +107,6 @@ def _radii_override(text: str | None) -> list[str]:
     if not radii:
         raise InvalidInput("no radius was given: give at least one, as 0.5")
     return [f"radii={radii}"]
-
-
-def _pool(
-    address: str | None, workers: int | None, cpus_per_worker: int, device: str, dashboard: bool
-) -> "RayPool | None":
-    """The Ray to use; None where this process is to count alone."""
-    if workers == 0 and address is not None:
-        raise InvalidInput("--workers 0 counts in this process, --address on a cluster: leave one of them out")
-    if workers is None and address is None:
-        import torch
-
-        if device == "cpu" or torch.cuda.device_count() < 2:
-            return None
-    elif workers == 0:
-        return None
-    from rrcm_dist.certification.on_ray.pool import RayPool
-
-    return RayPool(address, workers, cpus_per_worker, device, dashboard)
 
 
 def _show_status(path: Path) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.config.schema import CertifyConfig
+from rrcm_dist.config.verify import VerifyConfig
 from rrcm_dist.errors import RRCMError
 from rrcm_dist.storage.store import is_url
 
@@ -14,11 +15,11 @@ STORE_SECONDS = 10.0
 """How long a store is waited for, for the number of its samples."""
 
 
-def show_costs(recipe: TrainingRecipe | CertifyConfig, gpus: int, gpu: str) -> None:
+def show_costs(recipe: TrainingRecipe | CertifyConfig | VerifyConfig, gpus: int, gpu: str) -> None:
     """Print the resolved recipe and its costs for the samples of its shards, where they are here."""
     from rrcm_dist.config.describe import describe
 
-    shards = recipe.data if isinstance(recipe, CertifyConfig) else recipe.data.train
+    shards = recipe.data if isinstance(recipe, CertifyConfig | VerifyConfig) else recipe.data.train
     typer.echo(describe(recipe, gpus, gpu, _samples(shards)))
 
 

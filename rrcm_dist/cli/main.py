@@ -18,6 +18,7 @@ COMMANDS = (
     "evaluate",
     "embed",
     "certify",
+    "verify",
     "predict",
     "merge",
     "report",

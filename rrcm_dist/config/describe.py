@@ -10,6 +10,7 @@ from rich.table import Table
 from rrcm_dist.config import estimate
 from rrcm_dist.config.describe_ibp import describe_ibp
 from rrcm_dist.config.describe_training import Rows, Sections, describe_training
+from rrcm_dist.config.describe_verify import describe_verification
 from rrcm_dist.config.gpus import Machine, gpu_of_kind
 from rrcm_dist.config.ibp import IbpConfig
 from rrcm_dist.config.keys import AnyRecipe
@@ -17,6 +18,7 @@ from rrcm_dist.config.load import dump_recipe, load_recipe
 from rrcm_dist.config.paper import paper_recipes
 from rrcm_dist.config.parts import EncoderConfig
 from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig
+from rrcm_dist.config.verify import VerifyConfig
 from rrcm_dist.config.wording import duration, quantity
 from rrcm_dist.errors import InvalidInput
 
@@ -58,6 +60,8 @@ def _sections(recipe: AnyRecipe, machine: Machine, samples: int | None) -> Secti
     if isinstance(recipe, CertifyConfig):
         encoder, origin = _encoder_of(recipe)
         return [("Certification", _certification(recipe, encoder, origin, machine, samples))]
+    if isinstance(recipe, VerifyConfig):
+        return [("Verification", describe_verification(recipe, machine, samples))]
     if isinstance(recipe, IbpConfig):
         return describe_ibp(recipe, machine, samples)
     return describe_training(recipe, machine, samples)

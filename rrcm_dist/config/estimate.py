@@ -10,7 +10,7 @@ from rrcm_dist.config import ibp_estimate
 from rrcm_dist.config.ibp import IbpConfig
 from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.config.parts import EncoderConfig, ProjectorConfig
-from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PretrainConfig
+from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PretrainConfig, SelectionConfig
 
 CHANNELS = 3
 EXTRA_TOKENS = 2
@@ -236,7 +236,11 @@ def certification_draws(recipe: CertifyConfig, samples: int | None) -> int | Non
 
 def certified_images(recipe: CertifyConfig, samples: int | None) -> int | None:
     """How many images the recipe selects of `samples`; None where that is not known."""
-    chosen = recipe.images
+    return selected_images(recipe.images, samples)
+
+
+def selected_images(chosen: SelectionConfig, samples: int | None) -> int | None:
+    """How many images are selected of `samples`; None where that is not known."""
     if chosen.positions is not None:
         return len(chosen.positions)
     if samples is None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from rrcm_dist.config.ibp import IbpConfig
 from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig, PretrainConfig
+from rrcm_dist.config.verify import VerifyConfig
 from rrcm_dist.errors import InvalidInput
 
 TrainingRecipe = PretrainConfig | FinetuneConfig | IbpConfig
 """What trains a network in a run folder, with checkpoints."""
-AnyRecipe = TrainingRecipe | CertifyConfig | DemoConfig | PaperConfig
+AnyRecipe = TrainingRecipe | CertifyConfig | VerifyConfig | DemoConfig | PaperConfig
 
 TRAINED: dict[str, type[TrainingRecipe]] = {
     "pretrain": PretrainConfig,
@@ -25,6 +26,7 @@ TRAINED: dict[str, type[TrainingRecipe]] = {
 MODELS: dict[str, type[AnyRecipe]] = {
     **TRAINED,
     "certify": CertifyConfig,
+    "verify": VerifyConfig,
     "demo": DemoConfig,
     "paper": PaperConfig,
 }

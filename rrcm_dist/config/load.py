@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rrcm_dist.config.ibp import IbpConfig
 from rrcm_dist.config.keys import MODELS, AnyRecipe, nearest_keys
 from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig, PretrainConfig
+from rrcm_dist.config.verify import VerifyConfig
 from rrcm_dist.config.yaml_text import read_yaml, write_yaml
 from rrcm_dist.errors import InvalidInput
 
@@ -26,6 +27,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Litera
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["train-ibp"]) -> IbpConfig: ...
 @overload
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["certify"]) -> CertifyConfig: ...
+@overload
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["verify"]) -> VerifyConfig: ...
 @overload
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, kind: Literal["demo"]) -> DemoConfig: ...
 @overload

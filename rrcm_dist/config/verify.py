@@ -23,6 +23,11 @@ class AttackConfig(Part):
     """Random starts of each image; 0 looks at the clean image alone."""
 
 
+def passes_per_image(attack: AttackConfig) -> int:
+    """Passes through the network that one image takes at one ε: clean, bounds, and every point of the attack."""
+    return 2 + attack.restarts * (attack.steps + 1)
+
+
 class VerifyConfig(Part):
     """ℓ∞ verification of a network through which interval bounds go, at each ε, all into one ledger."""
 

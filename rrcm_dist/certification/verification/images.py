@@ -3,12 +3,6 @@
 from dataclasses import dataclass
 
 from rrcm_dist.certification.images import CertifiedImage
-from rrcm_dist.config.verify import AttackConfig
-
-
-def passes_per_image(attack: AttackConfig) -> int:
-    """Passes through the network that one image takes at one ε: clean, bounds, and every point of the attack."""
-    return 2 + attack.restarts * (attack.steps + 1)
 
 
 @dataclass(frozen=True)
@@ -22,7 +16,7 @@ class ImageAtEpsilon:
     label: int
     epsilon: float
     cost: int
-    """`passes_per_image`."""
+    """Passes through the network (`config.verify.passes_per_image`)."""
 
     @property
     def title(self) -> str:

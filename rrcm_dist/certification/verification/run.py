@@ -27,14 +27,13 @@ from rrcm_dist.certification.ledger.verification import (
 from rrcm_dist.certification.on_ray.pool import RayPool
 from rrcm_dist.certification.pool.crew import Crew, OwnProcess
 from rrcm_dist.certification.pool.driver import Driver
-from rrcm_dist.certification.verification.images import passes_per_image
 from rrcm_dist.certification.verification.networks import NetworkToVerify, check_outputs, network_of
 from rrcm_dist.certification.verification.on_ray import VerificationSetup
 from rrcm_dist.certification.verification.watching import VerificationProgress
 from rrcm_dist.certification.verification.work import Verifying
 from rrcm_dist.certification.verification.worker import VerificationRules, VerificationWorker, images_per_pass
 from rrcm_dist.certification.watching.snapshot import Watcher
-from rrcm_dist.config.verify import VerifyConfig
+from rrcm_dist.config.verify import VerifyConfig, passes_per_image
 from rrcm_dist.data.index import load_index
 from rrcm_dist.progress import progress_bar
 
@@ -138,9 +137,10 @@ def _watchers(config: VerifyConfig) -> Iterator[list[Watcher]]:
     watchers: list[Watcher] = []
     try:
         if config.tracking.wandb != "off":
-            from rrcm_dist.certification.watching.wandb_curve import WandbCurve
+            from rrcm_dist.certification.verification.watching import chart, point
+            from rrcm_dist.certification.watching.wandb_curve import WandbWatcher
 
-            watchers.append(WandbCurve(config, Path(config.output)))
+            watchers.append(WandbWatcher(config, Path(config.output), point, chart))
         yield watchers
     finally:
         for watcher in watchers:

@@ -30,7 +30,7 @@ class VerificationSnapshot:
     seconds: float
     """Since this start."""
     passes: int
-    """Passes through the network since this start (`images.passes_per_image`)."""
+    """Passes through the network since this start (`config.verify.passes_per_image`)."""
     passes_left: int
     passes_per_second: float
     """Over the last ten seconds or so."""

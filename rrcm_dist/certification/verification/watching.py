@@ -1,4 +1,6 @@
-"""The progress bar of a verification: over all passes, with images, speed and errors so far beside it."""
+"""What shows a running verification: a progress bar over all passes, and what Weights & Biases is told."""
+
+from typing import Any
 
 from rrcm_dist.certification.verification.snapshot import VerificationSnapshot
 from rrcm_dist.progress import Bar
@@ -25,3 +27,47 @@ class VerificationProgress:
 
     def close(self) -> None:
         """The bar ends with its context."""
+
+
+def point(snapshot: VerificationSnapshot) -> dict[str, float]:
+    """What Weights & Biases is told of one moment: counts and rates of the run, errors of every ε so far.
+
+    Errors, shares of the images decided or given up so far, are left out while there are none.
+    """
+    values: dict[str, float] = {
+        "images_decided": sum(level.decided for level in snapshot.levels),
+        "images_failed": sum(level.failed for level in snapshot.levels),
+        "seconds": snapshot.seconds,
+        "passes": snapshot.passes,
+        "passes_per_second": snapshot.passes_per_second,
+        "workers": len(snapshot.worker_passes_per_second),
+        "images_retried": snapshot.images_retried,
+    }
+    for level in snapshot.levels:
+        done = level.decided + level.failed
+        if done:
+            name = f"epsilon_{level.epsilon:g}"
+            values[f"{name}/clean_error"] = (level.clean_errors + level.failed) / done
+            values[f"{name}/pgd_error"] = (level.pgd_errors + level.failed) / done
+            values[f"{name}/verified_error"] = (level.verified_errors + level.failed) / done
+    return values
+
+
+def chart(snapshot: VerificationSnapshot) -> tuple[str, Any] | None:
+    """Errors against ε as a chart of Weights & Biases, by name; None where there are none."""
+    levels = sorted((level for level in snapshot.levels if level.decided), key=lambda level: level.epsilon)
+    if not levels:
+        return None
+    import wandb
+
+    errors = {
+        "PGD error": [level.pgd_errors / level.decided for level in levels],
+        "verified error": [level.verified_errors / level.decided for level in levels],
+    }
+    return "errors", wandb.plot.line_series(
+        xs=[level.epsilon for level in levels],
+        ys=list(errors.values()),
+        keys=list(errors),
+        title="Errors at ℓ∞ radius ε",
+        xname="epsilon",
+    )

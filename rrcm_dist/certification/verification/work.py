@@ -11,10 +11,9 @@ from rrcm_dist.certification.verification.images import (
     ImageAtEpsilon,
     ImageTrack,
     VerifiedImage,
-    passes_per_image,
 )
 from rrcm_dist.certification.verification.snapshot import EpsilonState, VerificationSnapshot
-from rrcm_dist.config.verify import VerifyConfig
+from rrcm_dist.config.verify import VerifyConfig, passes_per_image
 
 BATCH_SECONDS = 1.0
 """A batch holds about so much work, or on CUDA a full device batch where that is more."""

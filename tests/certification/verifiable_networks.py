@@ -1,0 +1,50 @@
+"""Networks that the verification tests load as `verifiable_networks:function`."""
+
+import os
+import time
+
+import torch
+from torch import Tensor, nn
+
+
+def small() -> nn.Sequential:
+    """A convolutional network on 3×8×8 images, ten classes, weights small enough for bounds to prove something."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(96, 16), nn.ReLU(),
+            nn.Linear(16, 10),
+        )  # fmt: skip
+
+
+def unknown() -> nn.Sequential:
+    """A layer in it that no bounds are known for."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, 10))
+
+
+def nine_classes() -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 9))
+
+
+class Slow(nn.ReLU):
+    """Not a layer that bounds are known for; made one by its name."""
+
+
+def refusing() -> nn.Sequential:
+    """Another network in every process but the first."""
+    network = small()
+    if os.environ.get("FIRST_PROCESS") != str(os.getpid()):
+        with torch.no_grad():
+            network[-1].bias.add_(1)
+    return network
+
+
+def slow() -> nn.Sequential:
+    """`small`, every pass of which takes SECONDS_PER_PASS, so that there is time to kill it."""
+    network = small()
+    network.register_forward_pre_hook(_wait)
+    return network
+
+
+def _wait(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    time.sleep(float(os.environ.get("SECONDS_PER_PASS", "0")))
