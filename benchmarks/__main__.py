@@ -22,6 +22,9 @@ DESCRIPTIONS = {
     "adaptive_replay": "adaptive certification replayed on published logs beside a fixed n (--logs FOLDER)",
     "cluster_events": "what each event costs a run on a real Slurm (needs root and Slurm)",
     "cluster_timings": "from submit to the first step, seconds lost per restart, cost of checkpoints (root and Slurm)",
+    "ibp": "certified training by bounds on digits, with and without each of its parts, over seeds (CPU)",
+    "ibp_bounds": "our bounds beside auto_LiRPA's, where that is installed (CPU)",
+    "representation_warmup": "probe accuracy over cost with and without representation warm-up, on digits",
     "demo_seeds": "the demo over several seeds: pre-trained against from scratch",
 }
 WITHOUT_DATA = ("pretraining_step",)

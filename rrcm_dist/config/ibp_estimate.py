@@ -75,14 +75,20 @@ def network_layers(config: IbpNetworkConfig, classes: int) -> list[Layer]:
     for _ in range(halvings):
         size = _halved(size)
     flat = _last_channels(config) * size**2
-    norm = 2 * config.hidden if config.batch_norm else 0
-    layers.append(Layer("hidden", (flat + 1) * config.hidden + norm, flat * config.hidden, config.hidden))
+    layers.append(
+        Layer("hidden", flat * config.hidden + _shifts(config, config.hidden), flat * config.hidden, config.hidden)
+    )
     layers.append(Layer("last", (config.hidden + 1) * classes, config.hidden * classes, classes))
     return layers
 
 
 def _halved(size: int) -> int:
     return (size + 1) // 2
+
+
+def _shifts(config: IbpNetworkConfig, channels: int) -> int:
+    """Parameters besides the weights: batch norm's two per channel, or a bias."""
+    return (2 if config.batch_norm else 1) * channels
 
 
 def _last_channels(config: IbpNetworkConfig) -> int:
@@ -95,8 +101,7 @@ def _convolution(
     config: IbpNetworkConfig, name: str, before: int, channels: int, kernel: int, size: int, groups: int = 1
 ) -> Layer:
     weights = channels * (before // groups) * kernel**2
-    norm = 2 * channels if config.batch_norm else 0
-    return Layer(name, weights + channels + norm, weights * size**2, channels * size**2)
+    return Layer(name, weights + _shifts(config, channels), weights * size**2, channels * size**2)
 
 
 def _cnn7(config: IbpNetworkConfig) -> Iterator[Layer]:

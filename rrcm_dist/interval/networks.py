@@ -76,7 +76,7 @@ def _hidden_layers(config: IbpNetworkConfig) -> list[nn.Module]:
     layers = {"cnn7": _cnn7, "wide_resnet": _wide_resnet, "resnext": _resnext}[config.kind](config)
     with torch.no_grad():
         shape = nn.Sequential(*layers).eval()(torch.zeros(1, config.channels, config.image_size, config.image_size))
-    layers += [nn.Flatten(), nn.Linear(shape.numel(), config.hidden)]
+    layers += [nn.Flatten(), nn.Linear(shape.numel(), config.hidden, bias=not config.batch_norm)]
     return [*layers, *([nn.BatchNorm1d(config.hidden)] if config.batch_norm else []), nn.ReLU()]
 
 
@@ -135,5 +135,7 @@ def _shortcut(config: IbpNetworkConfig, before: int, channels: int, stride: int)
 def _convolution(
     config: IbpNetworkConfig, before: int, channels: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    layer = nn.Conv2d(before, channels, kernel, stride, padding=kernel // 2, groups=groups)
+    # Batch norm cancels a bias before it: it would have no gradient but rounding, of which Adam makes whole steps.
+    bias = not config.batch_norm
+    layer = nn.Conv2d(before, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
     return [layer, nn.BatchNorm2d(channels)] if config.batch_norm else [layer]
