@@ -2,14 +2,18 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from rrcm_dist.config.keys import TrainingRecipe
-from rrcm_dist.config.schema import CertifyConfig
+from rrcm_dist.config.schema import CertifyConfig, PretrainConfig
 from rrcm_dist.config.verify import VerifyConfig
 from rrcm_dist.errors import RRCMError
 from rrcm_dist.storage.store import is_url
+
+if TYPE_CHECKING:
+    from rrcm_dist.config.warmup_costs import TeacherCost
 
 STORE_SECONDS = 10.0
 """How long a store is waited for, for the number of its samples."""
@@ -20,7 +24,18 @@ def show_costs(recipe: TrainingRecipe | CertifyConfig | VerifyConfig, gpus: int,
     from rrcm_dist.config.describe import describe
 
     shards = recipe.data if isinstance(recipe, CertifyConfig | VerifyConfig) else recipe.data.train
-    typer.echo(describe(recipe, gpus, gpu, _samples(shards)))
+    typer.echo(describe(recipe, gpus, gpu, _samples(shards), _teacher(recipe)))
+
+
+def _teacher(recipe: TrainingRecipe | CertifyConfig | VerifyConfig) -> "TeacherCost | None":
+    """What the teacher of a representation warm-up costs, where it is here."""
+    section = recipe.additions.representation_warmup if isinstance(recipe, PretrainConfig) else None
+    if section is None or not Path(section.teacher.weights).exists():
+        return None
+    from rrcm_dist.warmup.teacher import load_teacher
+
+    assert isinstance(recipe, PretrainConfig)
+    return load_teacher(section.teacher, recipe.encoder).cost
 
 
 def _samples(place: str) -> int | None:

@@ -19,21 +19,29 @@ from rrcm_dist.config.paper import paper_recipes
 from rrcm_dist.config.parts import EncoderConfig
 from rrcm_dist.config.schema import CertifyConfig, DemoConfig, FinetuneConfig, PaperConfig
 from rrcm_dist.config.verify import VerifyConfig
+from rrcm_dist.config.warmup_costs import TeacherCost
 from rrcm_dist.config.wording import duration, quantity
 from rrcm_dist.errors import InvalidInput
 
 
-def describe(recipe: AnyRecipe, gpus: int = 8, gpu: str = "A800", samples: int | None = None) -> str:
+def describe(
+    recipe: AnyRecipe,
+    gpus: int = 8,
+    gpu: str = "A800",
+    samples: int | None = None,
+    teacher: TeacherCost | None = None,
+) -> str:
     """The resolved recipe and its cost on `gpus` of a kind in `gpus.GPUS`, as text for a terminal.
 
     samples: images in the recipe's shards where the caller knows it; else the dataset's published size is assumed.
+    teacher: what the teacher of a representation warm-up costs where the caller knows it.
     """
     if gpus < 1:
         raise InvalidInput(f"a cost is estimated for 1 GPU or more, not {gpus}")
     machine = Machine(gpus, gpu_of_kind(gpu))
     page = io.StringIO()
     console = Console(file=page, width=120)
-    for title, rows in _sections(recipe, machine, samples):
+    for title, rows in _sections(recipe, machine, samples, teacher):
         console.print(_table(title, rows))
     lines = [line.rstrip() for line in page.getvalue().splitlines()]
     return dump_recipe(recipe) + "\n" + "\n".join(lines) + "\n"
@@ -49,7 +57,7 @@ def _table(title: str, rows: Rows) -> Table:
     return table
 
 
-def _sections(recipe: AnyRecipe, machine: Machine, samples: int | None) -> Sections:
+def _sections(recipe: AnyRecipe, machine: Machine, samples: int | None, teacher: TeacherCost | None) -> Sections:
     if isinstance(recipe, DemoConfig):
         told = _titled("Pre-training", describe_training(recipe.pretrain, machine, samples))
         told += _titled("Fine-tuning, each", describe_training(recipe.finetune, machine, samples))
@@ -64,7 +72,7 @@ def _sections(recipe: AnyRecipe, machine: Machine, samples: int | None) -> Secti
         return [("Verification", describe_verification(recipe, machine, samples))]
     if isinstance(recipe, IbpConfig):
         return describe_ibp(recipe, machine, samples)
-    return describe_training(recipe, machine, samples)
+    return describe_training(recipe, machine, samples, teacher)
 
 
 def _paper(recipe: PaperConfig, machine: Machine, samples: int | None) -> Sections:

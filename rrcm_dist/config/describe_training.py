@@ -2,9 +2,12 @@
 
 from rrcm_dist.config import estimate
 from rrcm_dist.config.communication import PROBE_CLASSES, micro_batches, sent_bytes
+from rrcm_dist.config.describe_additions import describe_additions
+from rrcm_dist.config.describe_warmup import describe_warmup
 from rrcm_dist.config.gpus import GPUS_PER_NODE, NETWORK_GB_S, Machine
 from rrcm_dist.config.roofline import roofline
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.warmup_costs import TeacherCost
 from rrcm_dist.config.wording import duration, millions, quantity
 from rrcm_dist.files import gigabytes
 
@@ -17,8 +20,11 @@ Sections = list[tuple[str, Rows]]
 """(title, its rows)"""
 
 
-def describe_training(recipe: PretrainConfig | FinetuneConfig, machine: Machine, samples: int | None) -> Sections:
-    """What the recipe's training takes on a machine; `samples`: images in its shards, where that is known."""
+def describe_training(
+    recipe: PretrainConfig | FinetuneConfig, machine: Machine, samples: int | None, teacher: TeacherCost | None = None
+) -> Sections:
+    """What the recipe's training takes on a machine; `samples`: images in its shards, where that is known, and so with
+    the cost of a representation warm-up's `teacher`."""
     assumed = ""
     if samples is None and recipe.training.epochs and isinstance(recipe, FinetuneConfig):
         name, samples = TRAINING_IMAGES.get(recipe.classes, ("", None))
@@ -27,10 +33,18 @@ def describe_training(recipe: PretrainConfig | FinetuneConfig, machine: Machine,
         ("Network", _network(recipe)),
         ("Work", _work(recipe, samples, assumed)),
         (f"Memory per GPU on {machine} (estimate)", _memory(recipe, machine)),
+        *describe_additions(recipe, machine, samples),
+        *_warmup(recipe, machine, teacher),
         (f"Communication per step and rank on {machine}", _communication(recipe, machine)),
         (f"Roofline per step and GPU on {machine}: least times", _roofline(recipe, machine)),
         (f"Time on {machine} (estimate)", _time(recipe, machine, samples)),
     ]
+
+
+def _warmup(recipe: PretrainConfig | FinetuneConfig, machine: Machine, teacher: TeacherCost | None) -> Sections:
+    if isinstance(recipe, FinetuneConfig) or recipe.additions.representation_warmup is None:
+        return []
+    return [("Representation warm-up, beside all of the others", describe_warmup(recipe, machine, teacher))]
 
 
 def _network(recipe: PretrainConfig | FinetuneConfig) -> Rows:
