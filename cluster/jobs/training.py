@@ -53,11 +53,10 @@ class TrainingJob:
         return [self.kind, self.recipe, *self.overrides, "--resume", self.resume, "--device", device, *allowed]
 
     def check_inputs(self, waits: bool) -> None:
-        """Raise `InvalidInput` for shards and a starting point that are not there."""
+        """Raise `InvalidInput` for shards, and for a starting point or a teacher, that are not there."""
         data, recipe = self.resolved.data, self.resolved
         paths = {"data.train": data.train, "data.held_out": data.held_out}
-        start = {"start_from": recipe.start_from} if isinstance(recipe, FinetuneConfig) and not waits else {}
-        check_paths({**paths, **start})
+        check_paths(paths if waits else {**paths, **_begins_from(recipe)})
 
     def is_finished(self) -> bool:
         """Whether its newest checkpoint is the last one of this very run."""
@@ -87,3 +86,11 @@ class TrainingJob:
             raise InvalidInput(
                 f"{self.folder} holds checkpoints: --resume auto goes on from the newest, or give another output"
             )
+
+
+def _begins_from(recipe: PretrainConfig | FinetuneConfig) -> dict[str, str | None]:
+    """What an earlier run may have to make first, by its key."""
+    if isinstance(recipe, FinetuneConfig):
+        return {"start_from": recipe.start_from}
+    section = recipe.additions.representation_warmup
+    return {"additions.representation_warmup.teacher.weights": section.teacher.weights if section else None}

@@ -11,6 +11,9 @@ from typing import Any
 
 import yaml
 
+FIRST_STAGE = "warmup"
+"""Folder of a representation warm-up within a run's."""
+
 
 @dataclass(frozen=True)
 class NewestCheckpoint:
@@ -34,9 +37,15 @@ def newest_checkpoint(run: Path) -> NewestCheckpoint | None:
 
 
 def newest_step(run: Path) -> int:
-    """Step of the newest checkpoint; 0 where there is none."""
-    newest = newest_checkpoint(run)
-    return newest.step if newest else 0
+    """Steps that checkpoints keep of the run, those of its first stage included; 0 where there is none."""
+    newest = [newest_checkpoint(run / FIRST_STAGE), newest_checkpoint(run)]
+    return sum(checkpoint.step for checkpoint in newest if checkpoint)
+
+
+def current_stage(run: Path) -> Path:
+    """The folder of the stage that writes: that of a representation warm-up until the main run tells of steps."""
+    first = run / FIRST_STAGE
+    return first if (first / "metrics.jsonl").exists() and not (run / "metrics.jsonl").exists() else run
 
 
 def last_metrics(run: Path) -> dict[str, Any]:
@@ -49,6 +58,13 @@ def last_metrics(run: Path) -> dict[str, Any]:
             if "images_per_second" in values:
                 return values
     return {}
+
+
+def samples_per_step(run: Path, metrics: dict[str, Any]) -> float:
+    """The recipe's batch; where that is not at hand, what the last line of metrics has come to on the mean."""
+    with suppress(OSError, KeyError, TypeError, yaml.YAMLError):
+        return float(yaml.safe_load((run / "recipe.yaml").read_text())["training"]["batch"])
+    return metrics["samples_seen"] / metrics["step"]
 
 
 def total_steps(run: Path, logs_of_rank_0: Iterable[Path]) -> int | None:

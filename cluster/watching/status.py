@@ -5,7 +5,14 @@ from pathlib import Path
 
 from cluster.record.history import Life
 from cluster.record.policy import CHECKPOINT, DRAW, goes_on
-from cluster.record.progress import last_metrics, newest_checkpoint, total_steps
+from cluster.record.progress import (
+    FIRST_STAGE,
+    current_stage,
+    last_metrics,
+    newest_checkpoint,
+    samples_per_step,
+    total_steps,
+)
 from cluster.watching.runs import SubmittedRun
 from rrcm_dist.errors import InvalidInput, RunFailure
 
@@ -24,12 +31,15 @@ def describe_status(run: SubmittedRun) -> str:
 
 
 def _training(run: Path, lives: list[Life]) -> list[str]:
-    newest = newest_checkpoint(run)
+    newest, of_run = newest_checkpoint(run), True
+    if newest is None:
+        newest, of_run = newest_checkpoint(run / FIRST_STAGE), False
     if newest is None:
         return [progress_line(run, lives), "no checkpoint yet"]
     age = _duration(datetime.now(UTC) - newest.written)
-    finished = ": finished" if newest.finished else ""
-    return [progress_line(run, lives), f"checkpoint {newest.name}, {age} old{finished}"]
+    name = newest.name if of_run else f"{newest.name} of the {FIRST_STAGE}"
+    finished = ": finished" if newest.finished and of_run else ""
+    return [progress_line(run, lives), f"checkpoint {name}, {age} old{finished}"]
 
 
 def _sweep(run: Path) -> list[str]:
@@ -58,17 +68,19 @@ def _last_words(lives: list[Life]) -> str:
 
 
 def progress_line(run: Path, lives: list[Life]) -> str:
-    """Steps, samples, speed and ETA of a training run, from its folder; empty before the first are told."""
-    metrics = last_metrics(run)
+    """Steps, samples, speed and ETA of a training run, or of its first stage while that runs, from its folder; empty
+    before the first are told."""
+    stage = current_stage(run)
+    metrics = last_metrics(stage)
     if not metrics:
         return ""
-    total = total_steps(run, (run / f"logs/life-{life.number}/rank-0.log" for life in reversed(lives)))
+    total = total_steps(stage, (run / f"logs/life-{life.number}/rank-0.log" for life in reversed(lives)))
     step, samples, speed = metrics["step"], metrics["samples_seen"], metrics["images_per_second"]
     of_all = f" of {total}" if total else ""
-    line = f"step {step}{of_all}, {samples:,} samples, {speed:,.0f} images/s"
+    line = f"{FIRST_STAGE}: " * (stage != run) + f"step {step}{of_all}, {samples:,} samples, {speed:,.0f} images/s"
     if not total or not speed or step >= total:
         return line
-    return f"{line}, ETA {_duration(timedelta(seconds=(total - step) * samples / step / speed))}"
+    return f"{line}, ETA {_duration(timedelta(seconds=(total - step) * samples_per_step(stage, metrics) / speed))}"
 
 
 def _restarts(lives: list[Life], unit: str | None = None) -> list[str]:
