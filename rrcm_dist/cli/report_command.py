@@ -53,7 +53,12 @@ def command(
     ] = True,
     json: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write JSON; '-': to the terminal alone.")] = None,
     csv: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write CSV; '-': to the terminal alone.")] = None,
-    dataset: Annotated[str, typer.Option(help="Published results to show: imagenet, cifar10, none, or auto.")] = "auto",
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="Published results to show: imagenet, cifar10; of ℓ∞ mnist, cifar10, tinyimagenet; none, or auto."
+        ),
+    ] = "auto",
     title: Annotated[str | None, typer.Option(help="Heading of the page.", show_default="made from the names")] = None,
 ) -> None:
     """Report on certification runs: certified accuracy, average certified radius (ACR), abstention, and a page.
@@ -68,6 +73,8 @@ def command(
 
     A dash stands where a run says nothing: at radii out of reach of its n draws, and in mode adaptive at radii that its
     recipe did not ask for. Runs of another mode, n or α than each other's are compared with a warning.
+
+    Ledgers of `rrcm verify` are reported in sections of their own: ℓ∞ errors and ℓ2 radii never share a table.
 
     Accuracies have 95 % Wilson intervals, ACR a Student t interval; the bands of figures hold a whole curve. Families
     with a common σ are compared image by image. Where α is known, guaranteed accuracies take wrong certificates off.
@@ -133,14 +140,20 @@ def _show(report: "Report", page: Path | None) -> None:
     from rich.console import Console
 
     from rrcm_dist.reporting.tables import terminal_tables
+    from rrcm_dist.reporting.verification.tables import errors_terminal_table
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
-    console.print(
-        "Certified accuracy in % at ℓ2 radius (±: the wider half of the 95 % Wilson interval)", highlight=False
-    )
-    for table in terminal_tables(report.summary):
-        console.print(table)
-    for note in report.notes:
+    if report.runs:
+        console.print(
+            "Certified accuracy in % at ℓ2 radius (±: the wider half of the 95 % Wilson interval)", highlight=False
+        )
+        for table in terminal_tables(report.summary):
+            console.print(table)
+    notes = report.notes
+    if report.verification is not None:
+        console.print(errors_terminal_table(report.verification.runs))
+        notes += report.verification.notes
+    for note in notes:
         console.print(f"· {note}", style="dim", highlight=False)
     if page is not None:
         console.print(f"page: {page}", highlight=False, soft_wrap=True)

@@ -205,9 +205,7 @@ def test_an_audit_that_differs_gives_the_image_up_and_names_both_workers():
     assert not task.track.look()
     (second,) = queue.take("two/2", ("one/1", "two/2"), MANY, MANY)
     reason = queue.done(second, "two/2", result(second.unit, lie=3))
-    assert reason == (
-        "audit: selection block 0 came out differently by one/1 and two/2 (host/worker): 3 of 20 draws"
-    )
+    assert reason == ("audit: selection block 0 came out differently by one/1 and two/2 (host/worker): 3 of 20 draws")
     assert not second.track.look()
     assert queue.over
 

@@ -26,19 +26,6 @@ def nine_classes() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 9))
 
 
-class Slow(nn.ReLU):
-    """Not a layer that bounds are known for; made one by its name."""
-
-
-def refusing() -> nn.Sequential:
-    """Another network in every process but the first."""
-    network = small()
-    if os.environ.get("FIRST_PROCESS") != str(os.getpid()):
-        with torch.no_grad():
-            network[-1].bias.add_(1)
-    return network
-
-
 def slow() -> nn.Sequential:
     """`small`, every pass of which takes SECONDS_PER_PASS, so that there is time to kill it."""
     network = small()
@@ -48,3 +35,11 @@ def slow() -> nn.Sequential:
 
 def _wait(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     time.sleep(float(os.environ.get("SECONDS_PER_PASS", "0")))
+
+
+def other() -> nn.Sequential:
+    """`small` with another bias."""
+    network = small()
+    with torch.no_grad():
+        network[-1].bias.add_(0.01)
+    return network

@@ -5,7 +5,7 @@ The inputs are read as they stand and never changed; the output appears whole, o
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,13 +69,13 @@ def merge_ledgers(output: Path, inputs: Sequence[Path]) -> Merged:
     weights at each σ, what they say of an image, and the counts of every block that two of them have. Raises
     `RunFailure` for a damaged input.
     """
-    _check_paths(output, inputs)
+    check_paths(output, inputs)
     with ExitStack() as stack:
         ledgers = [stack.enter_context(_opened(path)) for path in inputs]
         for other in ledgers[1:]:
             _check_run(ledgers[0], other)
         classifiers = _classifiers(ledgers)
-        images = _images(ledgers)
+        images = common_images((ledger.path, ledger.connection) for ledger in ledgers)
         with whole_file(output) as aside, spoken_errors(output):
             facts = {fact: ledgers[0].facts[fact] for fact in ("name", "n")}
             create(aside, SMOOTHING, facts | asdict(ledgers[0].identity))
@@ -87,7 +87,8 @@ def merge_ledgers(output: Path, inputs: Sequence[Path]) -> Merged:
     return Merged(output, len(classifiers), with_blocks, blocks, offered - blocks)
 
 
-def _check_paths(output: Path, inputs: Sequence[Path]) -> None:
+def check_paths(output: Path, inputs: Sequence[Path]) -> None:
+    """Raise `InvalidInput` unless there is nothing at `output`, and `inputs` are at least two, all different."""
     if output.exists():
         raise InvalidInput(f"{output} is there already and was left as it is: name a new ledger")
     if len({path.resolve() for path in inputs}) < max(len(inputs), 2):
@@ -146,15 +147,15 @@ def _classifiers(ledgers: Sequence[_Input]) -> dict[float, tuple[str, str]]:
     return {sigma: (weights, source) for sigma, (weights, source, _) in sorted(found.items())}
 
 
-def _images(ledgers: Sequence[_Input]) -> dict[int, tuple[str, int]]:
+def common_images(ledgers: Iterable[tuple[Path, sqlite3.Connection]]) -> dict[int, tuple[str, int]]:
     """Sample id → (key, label) over all inputs, which must agree on them."""
     found: dict[int, tuple[str, int]] = {}
-    for ledger in ledgers:
-        for image, key, label in ledger.connection.execute("SELECT id, key, label FROM images"):
+    for path, connection in ledgers:
+        for image, key, label in connection.execute("SELECT id, key, label FROM images"):
             if found.setdefault(image, (key, label)) != (key, label):
                 raise InvalidInput(
                     f"image {image} is {found[image][0]} of label {found[image][1]} in an earlier ledger, and {key} of "
-                    f"label {label} in {ledger.path}"
+                    f"label {label} in {path}"
                 )
     return found
 

@@ -26,6 +26,9 @@ from rrcm_dist.reporting.text.contents import (
     cost_table,
     gaps_note,
 )
+from rrcm_dist.reporting.verification.page import verification_sections
+from rrcm_dist.reporting.verification.section import OTHER_GUARANTEE, VerificationSection
+from rrcm_dist.reporting.verification.tables import epsilon_text
 
 HERE = Path(__file__).parent
 
@@ -36,18 +39,56 @@ def render_page(
     summary: Summary,
     published: PublishedTable | None,
     notes: Sequence[str],
+    verification: VerificationSection | None = None,
 ) -> str:
     """The page's HTML: self-contained, light and dark, from phone to wide screen.
 
     Args:
         title: Heading of the page.
-        runs: What it is about; the curves are computed from them.
+        runs: What it is about; the curves are computed from them. () where there is verification alone.
         summary: Their numbers at the chosen radii.
         published: Results to stand beside, or None.
         notes: What a reader must keep in mind, most important first.
+        verification: What ℓ∞ verification found, in sections of its own; or None.
     """
+    sections = _smoothing_sections(runs, summary, published, notes) if runs else []
+    if verification is not None:
+        if runs:
+            sections.append(_section("Another guarantee: ℓ<sub>∞</sub>", escape(OTHER_GUARANTEE), " "))
+        sections += [_section(*parts) for parts in verification_sections(verification)]
+    leads = [_lead(runs)] if runs else []
+    leads += [_verification_lead(verification)] if verification is not None else []
+    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(title),
+        eyebrow=_eyebrow(runs, verification),
+        lead=" ".join(leads),
+        sections="\n".join(section for section in sections if section),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        version=_version(),
+        date=datetime.now(tz=UTC).date().isoformat(),
+    )
+
+
+def _eyebrow(runs: Sequence[Certificates], verification: VerificationSection | None) -> str:
+    kinds = ["Randomized smoothing · ℓ<sub>2</sub> certificates"] if runs else []
+    kinds += ["Interval bounds · ℓ<sub>∞</sub> verification"] if verification is not None else []
+    return " — ".join(kinds)
+
+
+def _verification_lead(verification: VerificationSection) -> str:
+    names = ", ".join(dict.fromkeys(escape(run.name) for run in verification.runs))
+    epsilons = ", ".join(epsilon_text(epsilon) for epsilon in sorted({run.epsilon for run in verification.runs}))
+    images = sorted({run.images for run in verification.runs})
+    count = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+    return f"{names} verified within ε {epsilons} (ℓ<sub>∞</sub>) on {count} test images."
+
+
+def _smoothing_sections(
+    runs: Sequence[Certificates], summary: Summary, published: PublishedTable | None, notes: Sequence[str]
+) -> list[str]:
     look = Look.of(runs)
-    sections = [
+    return [
         headline_cards(summary),
         _curves(runs, look),
         _side_by_side(runs, look),
@@ -64,15 +105,6 @@ def render_page(
         ),
         _section("Where it comes from", "", provenance_table(runs, look)),
     ]
-    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(title),
-        lead=_lead(runs),
-        sections="\n".join(section for section in sections if section),
-        style=(HERE / "page.css").read_text(encoding="utf-8"),
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
-        version=_version(),
-        date=datetime.now(tz=UTC).date().isoformat(),
-    )
 
 
 def _section(heading: str, intro: str, body: str) -> str:

@@ -102,6 +102,21 @@ def provenance_table(runs: Sequence[Certificates], look: Look) -> str:
     return _table(["Run", "σ", "File", "Kind", "Last change", "Settings stated in it"], body, "Sources", "words")
 
 
+def words_table(
+    columns: Sequence[str], lines: Sequence[Sequence[tuple[str, str]]], description: str, text: Collection[str] = ()
+) -> str:
+    """A table of (value, its interval or '') by line; `text` are the columns whose values are words."""
+    body = []
+    for line in lines:
+        (name, _), *values = line
+        cells = (
+            _cell(Cell(value, detail), Column(column, text=column in text))
+            for column, (value, detail) in zip(columns[1:], values, strict=True)
+        )
+        body.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
+    return _table(columns, body, description, text=text)
+
+
 def _table(
     columns: Sequence[str], body: Sequence[str], description: str, css: str = "numbers", text: Collection[str] = ()
 ) -> str:

@@ -6,21 +6,23 @@ from dataclasses import replace
 from os.path import commonpath
 from pathlib import Path
 
+from rrcm_dist.certification.ledger.file import VERIFICATION_SCHEMA, schema_of
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import Certificates, Source
 from rrcm_dist.reporting.reading.ledgers import is_ledger, read_ledger
 from rrcm_dist.reporting.reading.logs import looks_like_a_log, read_log
 from rrcm_dist.reporting.reading.names import LOG_SUFFIXES
+from rrcm_dist.reporting.verification.reading import VerificationRun, runs_of
 
 
-def read_sources(sources: Sequence[Source]) -> list[Certificates]:
-    """Read every run of `sources`, in their order.
+def read_sources(sources: Sequence[Source]) -> tuple[list[Certificates], list[VerificationRun]]:
+    """Read every run of `sources`, in their order: certificates of ℓ2 radii, and ℓ∞ verifications apart from them.
 
     A log in the folder of a ledger that is read too is that ledger's copy and left out, so that nothing counts twice.
 
     Raises:
         InvalidInput: A path is missing, a folder holds neither ledger nor log, a file is neither, or two runs have the
-            same name and σ.
+            same name and σ, or name and ε.
     """
     if not sources:
         raise InvalidInput("nothing to report on: give at least one log, ledger or folder")
@@ -29,12 +31,16 @@ def read_sources(sources: Sequence[Source]) -> list[Certificates]:
     beside_ledgers = {ledger.parent for ledger in ledgers}
     runs: list[Certificates] = []
     unnamed: list[Certificates] = []
+    verified: list[VerificationRun] = []
     read: set[tuple[str | None, Path]] = set()
     for source in sources:
         for path in _files(source.path):
             if (source.name, path) in read or (path not in ledgers and path.parent in beside_ledgers):
                 continue
             read.add((source.name, path))
+            if path in ledgers and schema_of(path) == VERIFICATION_SCHEMA:
+                verified += runs_of(path, source.name)
+                continue
             if path in ledgers:
                 here = read_ledger(path, source.name, source.alpha)
             else:
@@ -45,7 +51,8 @@ def read_sources(sources: Sequence[Source]) -> list[Certificates]:
     _check_alpha_used(sources, runs)
     runs = _named_by_folder(runs, unnamed)
     _check_runs_differ(runs)
-    return runs
+    _check_verifications_differ(verified)
+    return runs, verified
 
 
 def _named_by_folder(runs: Sequence[Certificates], unnamed: Sequence[Certificates]) -> list[Certificates]:
@@ -113,5 +120,16 @@ def _check_runs_differ(runs: Sequence[Certificates]) -> None:
         if other is not run:
             raise InvalidInput(
                 f"two runs are called {run.name!r} at σ = {run.sigma:g}: {other.provenance.path} and "
+                f"{run.provenance.path}; tell them apart with --name LABEL=PATH, or name one file only"
+            )
+
+
+def _check_verifications_differ(runs: Sequence[VerificationRun]) -> None:
+    first: dict[tuple[str, float], VerificationRun] = {}
+    for run in runs:
+        other = first.setdefault((run.name, run.epsilon), run)
+        if other is not run:
+            raise InvalidInput(
+                f"two verifications are called {run.name!r} at ε = {run.epsilon:.6g}: {other.provenance.path} and "
                 f"{run.provenance.path}; tell them apart with --name LABEL=PATH, or name one file only"
             )

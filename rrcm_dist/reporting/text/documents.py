@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from rrcm_dist.reporting.measures.estimates import CONFIDENCE, Estimate
@@ -43,9 +44,9 @@ def as_document(summary: Summary) -> dict[str, Any]:
     }
 
 
-def to_json(summary: Summary) -> str:
-    """`as_document` as indented JSON text."""
-    return json.dumps(as_document(summary), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def as_json(document: Mapping[str, Any]) -> str:
+    """A document as indented JSON text."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_csv(summary: Summary) -> str:

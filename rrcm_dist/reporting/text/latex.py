@@ -14,19 +14,29 @@ ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
     "σ": r"$\sigma$", "α": r"$\alpha$", "Φ": r"$\Phi$", "ℓ": r"$\ell$", "≥": r"$\geq$", "≤": r"$\leq$",
-    "×": r"$\times$", "±": r"$\pm$", "−": r"$-$", "–": "--", "\u00a0": "~",
+    "ε": r"$\varepsilon$", "∞": r"$\infty$", "×": r"$\times$", "±": r"$\pm$", "−": r"$-$", "–": "--", "\u00a0": "~",
 }  # fmt: skip
 """What stands for characters that LaTeX reads as commands, or that not every engine and font knows."""
-PHRASES = {"p_A": "$p_A$", "ℓ2": r"$\ell_2$", "Φ(R/σ)": r"$\Phi(R/\sigma)$", "radius r": "radius $r$"}
+PHRASES = {
+    "p_A": "$p_A$",
+    "ℓ2": r"$\ell_2$",
+    "ℓ∞": r"$\ell_\infty$",
+    "Φ(R/σ)": r"$\Phi(R/\sigma)$",
+    "radius r": "radius $r$",
+}
 """Formulas in our own words, set as such."""
 
 
-def to_latex(summary: Summary, title: str) -> str:
-    """All tables of the report; `title` stands in a comment above them."""
-    head = [f"% {' '.join(title.split())}", r"% Needs \usepackage{booktabs}; take the tables you want."]
+def latex_head(title: str) -> str:
+    """The comment above all tables."""
+    return "\n".join([f"% {' '.join(title.split())}", r"% Needs \usepackage{booktabs}; take the tables you want."])
+
+
+def latex_tables(summary: Summary) -> str:
+    """All tables on certificates by randomized smoothing."""
     settings = "; ".join(draws_lines(summary.rows))
-    pieces = [_table(table, settings if number == 0 else "") for number, table in enumerate(tables(summary))]
-    return "\n".join([*head, "", "\n\n".join(pieces), ""])
+    pieces = [latex_table(table, settings if number == 0 else "") for number, table in enumerate(tables(summary))]
+    return "\n\n".join(pieces)
 
 
 def escape(text: str) -> str:
@@ -44,7 +54,8 @@ def _words(text: str) -> str:
     return "".join(ESCAPES.get(character, character) for character in kept)
 
 
-def _table(table: PlainTable, settings: str) -> str:
+def latex_table(table: PlainTable, settings: str = "") -> str:
+    """One table environment; `settings` end its caption."""
     said = table.explanation.startswith(table.caption)
     caption = _words(table.explanation if said else f"{table.caption}. {table.explanation}")
     if any(cell.short.startswith("±") for line in table.lines for cell in line.cells):

@@ -9,15 +9,16 @@ from rrcm_dist.reporting.text.contents import Cell, Line, PlainTable, draws_line
 def to_markdown(summary: Summary, title: str, notes: Sequence[str]) -> str:
     """A Markdown page: all tables, and what to keep in mind."""
     first, *others = tables(summary)
-    lines = [f"# {title}", "", first.explanation, "", *_table(first)]
+    lines = [f"# {title}", "", first.explanation, "", *table_lines(first)]
     if known := draws_lines(summary.rows):
         lines += ["", *(f"- {line}" for line in known)]
     for table in others:
-        lines += ["", f"## {table.caption}", "", table.explanation, "", *_table(table)]
+        lines += ["", f"## {table.caption}", "", table.explanation, "", *table_lines(table)]
     return "\n".join([*lines, "", "## To keep in mind", "", *(f"- {note}" for note in notes), ""])
 
 
-def _table(table: PlainTable) -> list[str]:
+def table_lines(table: PlainTable) -> list[str]:
+    """A table as lines of Markdown."""
     rule = ["---" if column.text else "---:" for column in table.columns]
     return [_row([column.title for column in table.columns]), _row(rule), *(_line(line) for line in table.lines)]
 
