@@ -1,7 +1,11 @@
 """From the warm-up's last checkpoint into the network of the main run, every key accounted for."""
 
+import json
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
+from rrcm_dist.config.warmup_costs import TeacherCost
 from rrcm_dist.files import write_json
 from rrcm_dist.models.rrcm import PretrainingNetwork
 from rrcm_dist.models.weights import LoadReport, load_into, read_tensors
@@ -30,16 +34,25 @@ def hand_over_head(checkpoint: Path, head: AlignmentHead) -> None:
     load_into(head, weights, str(file))
 
 
-def write_report(folder: Path, checkpoint: Path, report: LoadReport, head: bool) -> None:
-    """Tell in the main run's folder what became of every key."""
+def write_report(folder: Path, checkpoint: Path, report: LoadReport, head: bool, teacher: TeacherCost) -> None:
+    """Tell in the main run's folder what became of every key (`head`: whether the head goes on, too), and what the
+    teacher cost."""
     told = {
         "from": str(checkpoint),
         "loaded": list(report.loaded),
         "left_as_initialised": list(report.missing),
         "unused": [] if head else list(report.unused),
         "into_the_head_of_the_term": list(report.unused) if head else [],
+        "teacher": asdict(teacher),
     }
     write_json(folder / REPORT, told)
+
+
+def reported_teacher(folder: Path) -> TeacherCost | None:
+    """What the report in a main run's folder says of the teacher's cost; None where there is none."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return TeacherCost(**json.loads((folder / REPORT).read_text())["teacher"])
+    return None
 
 
 def _of_encoder(name: str) -> bool:

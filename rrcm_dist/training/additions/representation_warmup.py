@@ -27,8 +27,8 @@ from rrcm_dist.training.warmup_step import prepare_warmup, warmup_recipe
 from rrcm_dist.training.watching.evaluation import held_out_index
 from rrcm_dist.training.work import Work
 from rrcm_dist.warmup.alignment import AlignmentHead, term_weight
-from rrcm_dist.warmup.handover import REPORT, hand_over, hand_over_head, write_report
-from rrcm_dist.warmup.teacher import load_teacher
+from rrcm_dist.warmup.handover import REPORT, hand_over, hand_over_head, reported_teacher, write_report
+from rrcm_dist.warmup.teacher import Teacher, load_teacher
 
 if TYPE_CHECKING:
     from rrcm_dist.training.noisy_views import NoisyViews
@@ -44,11 +44,17 @@ class RepresentationWarmup(Addition):
     """The first stage, its hand-over, and the term beside the main run's loss."""
 
     def __init__(self, recipe: PretrainConfig, total_steps: int, world: World) -> None:
-        """Raises `InvalidInput` where the teacher cannot be."""
+        """Raises `InvalidInput` where the teacher cannot be. Without a term, a run that has begun needs it no more."""
         self._recipe, self._world, self._section = recipe, world, _section_of(recipe)
-        teacher = load_teacher(self._section.teacher, recipe.encoder)
-        self._costs = WarmupCosts(recipe, teacher.cost)
-        self._teacher = teacher.to(world.device, recipe.training.precision) if self._section.term.weight else None
+        begun = not self._section.term.weight and _has_checkpoints(recipe)
+        cost = reported_teacher(Path(recipe.output)) if begun else None
+        self._teacher: Teacher | None = None
+        if cost is None:
+            teacher = load_teacher(self._section.teacher, recipe.encoder)
+            cost = teacher.cost
+            if self._section.term.weight:
+                self._teacher = teacher.to(world.device, recipe.training.precision)
+        self._costs = WarmupCosts(recipe, cost)
         self._checkpoint: Path | None = None
 
     @classmethod
@@ -73,7 +79,8 @@ class RepresentationWarmup(Addition):
         self._checkpoint = found[0]
         report = hand_over(self._checkpoint, network)
         if self._world.is_main:
-            write_report(Path(self._recipe.output), self._checkpoint, report, self._head_goes_on)
+            folder = Path(self._recipe.output)
+            write_report(folder, self._checkpoint, report, self._head_goes_on, self._costs.teacher)
             log.info(
                 "from the warm-up %s: %d tensors loaded, %d left as initialised, %d unused (%s in the run folder)",
                 self._checkpoint, len(report.loaded), len(report.missing), len(report.unused), REPORT,

@@ -42,7 +42,7 @@ def run(digits, teacher, tmp_path_factory):
 
 
 def newest(run: Path) -> Path:
-    return run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
+    return max((run / "checkpoints").glob("step-*"))
 
 
 def weights(run: Path) -> dict:
@@ -212,3 +212,24 @@ def test_checkpoints_are_evaluated_exported_and_fine_tuned_without_the_head(netw
 def test_a_warm_ups_own_checkpoint_is_no_encoder(run):
     with pytest.raises(InvalidInput, match="lacks tensors"):
         load_trained(run / "warmup", None, torch.device("cpu"))
+
+
+def test_a_fresh_machine_goes_on_from_the_second_place_without_warming_up_anew(digits, teacher, tmp_path):
+    recipe = warming(digits, tmp_path / "run", teacher, steps=STEPS, checkpoints_to=str(tmp_path / "second"))
+    launch(recipe)
+    (tmp_path / "run").rename(tmp_path / "before")
+    launch(recipe)
+    assert not (tmp_path / "run" / "warmup" / "metrics.jsonl").exists(), "its last checkpoint was fetched, no step done"
+    assert weights(tmp_path / "run").keys() == weights(tmp_path / "before").keys()
+    assert all(tensor.equal(weights(tmp_path / "before")[name]) for name, tensor in weights(tmp_path / "run").items())
+
+
+def test_without_a_term_a_run_that_has_begun_needs_no_teacher(digits, tmp_path):
+    file = own_teacher(tmp_path)
+    recipe = warming(digits, tmp_path / "run", file, section={"term": {"weight": 0.0}}, steps=STEPS)
+    launch(recipe)
+    file.unlink()
+    shutil.rmtree(newest(tmp_path / "run"))
+    last = told(tmp_path / "run")[-1]
+    launch(recipe)
+    assert told(tmp_path / "run")[-1] == last
