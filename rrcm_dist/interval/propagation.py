@@ -23,7 +23,7 @@ def propagate(layer: nn.Module, signal: Signal, name: str, relu_inputs: list[Box
     class and place of a layer that no bounds are known for.
     """
     if type(layer) is nn.Sequential:
-        for part, child in layer.named_children():
+        for part, child in _children(layer):
             signal = propagate(child, signal, f"{name}.{part}" if name else part, relu_inputs)
         return signal
     if type(layer) is Residual:
@@ -40,18 +40,28 @@ def flattened(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if type(network) is not nn.Sequential:
         yield "", network
         return
-    for part, child in network.named_children():
+    for part, child in _children(network):
         for below, layer in flattened(child):
             yield f"{part}.{below}" if below else part, layer
 
 
 def require_bounds(layer: nn.Module, name: str) -> None:
-    """Raise `InvalidInput` naming the first layer, here or below, that no bounds are known for."""
+    """Raise `InvalidInput` naming the first layer, here or below, that no bounds are known for, or that has hooks."""
     if type(layer) in (nn.Sequential, Residual):
-        for part, child in layer.named_children():
+        for part, child in _children(layer):
             require_bounds(child, f"{name}.{part}" if name else part)
     else:
         _rule(layer, name)
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        raise InvalidInput(
+            f"{type(layer).__name__}, layer {name}, has forward hooks: they may change what it computes, and bounds do "
+            "not see it; remove them"
+        )
+
+
+def _children(layer: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Children by name; one that stands in several places, too (`named_children` gives it once)."""
+    return [(part, child) for part, child in layer._modules.items() if child is not None]
 
 
 def _sum(one: Signal, other: Signal) -> Signal:

@@ -46,8 +46,8 @@ def verified_margins(network: nn.Module, images: Tensor, labels: Tensor, epsilon
 
 def require_verifiable(network: nn.Module) -> None:
     """Raise `InvalidInput` naming the first layer that no bounds are known for."""
-    body, _ = body_and_head(layers_of(network))
-    for name, layer in body:
+    body, head = body_and_head(layers_of(network))
+    for name, layer in (*body, ("last", head)):
         require_bounds(layer, name)
 
 

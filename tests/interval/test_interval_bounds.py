@@ -168,3 +168,20 @@ def test_verification_leaves_the_modes_of_a_network_as_they_were() -> None:
     verified_margins(network, images, labels, EPSILON)
     assert network.training
     assert not network.layers[2].training
+
+
+def test_a_layer_that_stands_in_several_places_counts_in_each() -> None:
+    torch.manual_seed(0)
+    relu, parts = nn.ReLU(), [nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)]
+    shared = nn.Sequential(nn.Flatten(), parts[0], relu, parts[1], relu, parts[2])
+    apart = nn.Sequential(nn.Flatten(), parts[0], nn.ReLU(), parts[1], nn.ReLU(), parts[2])
+    images, labels = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    margins = [verified_margins(network, images, labels, 0.1) for network in (shared, apart)]
+    assert torch.equal(*margins)
+
+
+def test_a_layer_with_hooks_is_not_trusted() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    network[1].register_forward_hook(lambda module, inputs, output: -output)
+    with pytest.raises(InvalidInput, match="hooks"):
+        verified_margins(network, torch.rand(1, 1, 2, 2), torch.tensor([0]), 0.1)
