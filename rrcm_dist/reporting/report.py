@@ -147,8 +147,8 @@ def build_report(
         InvalidInput: What cannot be read or asked for; the message names the file and the line.
     """
     asked = None if radii is None else _checked_radii(radii)
-    _check_dataset(dataset)
     runs, verified = read_sources(sources)
+    _check_dataset(dataset, [*(published_tables() if runs else ()), *(published_verifications() if verified else ())])
     fitting = verifications_beside(dataset, (run.provenance.dataset for run in verified))
     of_smoothing = dataset if dataset in (AUTO, NONE, *published_tables()) else NONE
     report = Report(
@@ -178,8 +178,8 @@ def _own_radii(runs: Sequence[Certificates]) -> list[float]:
     return sorted({radius for run in runs for radius in run.provenance.grid} or DEFAULT_RADII)
 
 
-def _check_dataset(dataset: str) -> None:
-    known = list(dict.fromkeys((*published_tables(), *published_verifications())))
+def _check_dataset(dataset: str, published: Sequence[str]) -> None:
+    known = dict.fromkeys(published)
     if dataset not in (AUTO, NONE, *known):
         raise InvalidInput(f"no published results on {dataset!r}: give one of {', '.join(known)}, {AUTO}, {NONE}")
 

@@ -30,7 +30,7 @@ class Curve:
 
     Attributes:
         label: What it is, as the reading under the pointer says it.
-        y: float64 (G,), its values on the chart's grid, in [-1, 1].
+        y: float64 (G,), its values on the chart's grid, in [-1, 1]; NaN from where it ends.
         low, high: float64 (G,), ends of its band, or None.
         colour: A CSS colour.
         dash: One of `DASHES`.
@@ -117,7 +117,7 @@ def line_chart(curves: Sequence[Curve], axes: Axes, description: str, points: Se
         "differences": axes.differences,
         "curves": [
             {"label": curve.label, "colour": curve.colour, "dash": curve.dash, "keys": curve.keys,
-             "y": [round(float(value), 4) for value in curve.y]}
+             "y": [None if math.isnan(value) else round(float(value), 4) for value in curve.y]}
             for curve in curves
         ],
     }  # fmt: skip
@@ -170,8 +170,8 @@ def _keys(curve: Curve) -> str:
 
 
 def _length(curve: Curve) -> int:
-    """Grid points before the curve has come to 0 for good; beyond, it would only thicken the axis."""
-    return len(np.trim_zeros(curve.y, "b"))
+    """Grid points before the curve ends or has come to 0 for good; beyond, it would only thicken the axis."""
+    return len(np.trim_zeros(curve.y[~np.isnan(curve.y)], "b"))
 
 
 def _band(curve: Curve, axes: Axes) -> str:
@@ -186,7 +186,7 @@ def _band(curve: Curve, axes: Axes) -> str:
 
 
 def _curve(curve: Curve, axes: Axes) -> str:
-    end = _length(curve) + 1
+    end = min(_length(curve) + 1, int((~np.isnan(curve.y)).sum()))
     dash = f' stroke-dasharray="{curve.dash}"' if curve.dash else ""
     path = " ".join(_steps(grid(axes, len(curve.y))[:end], curve.y[:end], axes))
     return f'<path {_keys(curve)} data-part="line"{dash} d="M{path}"/>'

@@ -10,7 +10,8 @@ for (const plot of document.querySelectorAll(".plot")) {
     const lines = curves.filter((curve) => !curve.keys.some((key) => off.has(key)));
     if (!lines.length) return hide();
     const place = Math.round(share * (lines[0].y.length - 1));
-    const values = lines.map((curve) => ({ curve, y: curve.y[place], differences }));
+    const known = lines.filter((curve) => curve.y[place] !== null);
+    const values = known.map((curve) => ({ curve, y: curve.y[place], differences }));
     values.sort((a, b) => b.y - a.y);
     const title = headings.length ? headings[place] : "r = " + (share * xMax).toFixed(2);
     reading.replaceChildren(heading(title), ...values.map(row));

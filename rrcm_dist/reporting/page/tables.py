@@ -103,14 +103,21 @@ def provenance_table(runs: Sequence[Certificates], look: Look) -> str:
 
 
 def words_table(
-    columns: Sequence[str], lines: Sequence[Sequence[tuple[str, str]]], description: str, text: Collection[str] = ()
+    columns: Sequence[str],
+    lines: Sequence[Sequence[tuple[str, str]]],
+    description: str,
+    text: Collection[str] = (),
+    wide: Collection[str] = (),
 ) -> str:
-    """A table of (value, its interval or '') by line; `text` are the columns whose values are words."""
+    """A table of (value, its interval or '') by line; `text` are the columns whose values are words, those of `wide`
+    so long that they are broken."""
     body = []
     for line in lines:
         (name, _), *values = line
         cells = (
-            _cell(Cell(value, detail), Column(column, text=column in text))
+            f'<td class="wide">{escape(value)}</td>'
+            if column in wide
+            else _cell(Cell(value, detail), Column(column, text=column in text))
             for column, (value, detail) in zip(columns[1:], values, strict=True)
         )
         body.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')

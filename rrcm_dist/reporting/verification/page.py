@@ -40,7 +40,7 @@ def errors_chart(section: VerificationSection) -> str:
     largest = max(row.epsilon for row in section.rows)
     if largest == 0:
         return ""
-    x_max = 1.04 * max([largest, *(result.epsilon for result in published)])
+    x_max = max([largest, *(result.epsilon for result in published)])
     measured = sorted({row.epsilon for row in section.rows})
     ticks = ((0.0, "0"), *((epsilon, epsilon_text(epsilon)) for epsilon in measured if epsilon > 0))
     headings = tuple(f"ε = {epsilon:.4g}" for epsilon in grid(Axes(x_max, 1.0)))
@@ -68,8 +68,7 @@ def _curves(name: str, place: int, rows: Sequence[ErrorRow], axes: Axes) -> list
     knots = [*start, *((row.epsilon, row.pgd.value, row.verified.value) for row in here)]
     epsilon, pgd, verified = np.array(knots).T
     at = grid(axes)
-    inside = at <= epsilon[-1]
-    lower, upper = (np.where(inside, np.interp(at, epsilon, ends), 0.0) for ends in (pgd, verified))
+    lower, upper = (np.interp(at, epsilon, ends, right=np.nan) for ends in (pgd, verified))
     colour = _colour(place)
     return [
         Curve(f"{name}: verified error", upper, colour, lower, upper),
@@ -92,14 +91,14 @@ def _plain(table: PlainTable) -> str:
 
 
 def _provenance(section: VerificationSection) -> str:
-    files = {run.provenance.path: run for run in section.runs}.values()
+    files = {(run.name, run.provenance.path): run for run in section.runs}.values()
     lines = []
     for run in files:
         origin = run.provenance
         settings = " · ".join(f"{key} {value}" for key, value in (*origin.settings.items(), ("device", origin.device)))
         lines.append([(run.name, ""), (str(origin.path), ""), (origin.date, ""), (settings, "")])
     columns = ["Run", "File", "Last change", "Settings stated in it"]
-    return words_table(columns, lines, "Sources of the verification", set(columns))
+    return words_table(columns, lines, "Sources of the verification", set(columns), wide=set(columns[1::2]))
 
 
 def _description(rows: Sequence[ErrorRow]) -> str:
