@@ -25,6 +25,7 @@ DESCRIPTIONS = {
     "ibp": "certified training by bounds on digits, with and without each of its parts, over seeds (CPU)",
     "ibp_bounds": "our bounds beside auto_LiRPA's, where that is installed (CPU)",
     "representation_warmup": "probe accuracy over cost with and without representation warm-up, on digits",
+    "hard_negatives": "linear probe and k-NN with hard negatives: none, random, static, dynamic, guarded (digits, CPU)",
     "demo_seeds": "the demo over several seeds: pre-trained against from scratch",
 }
 WITHOUT_DATA = ("pretraining_step",)

@@ -21,7 +21,8 @@ def _hard_negatives(recipe: PretrainConfig, machine: Machine, samples: int | Non
     config, width = recipe.additions.hard_negatives, recipe.projector.output
     assert config is not None
     if samples is None:
-        return [("bank", "unknown", "needs the number of training images: the shards are not here")]
+        million = gigabytes(config.bank_bytes(1_000_000, width, machine.gpus))
+        return [("bank", f"{million} per million images", "their number is unknown: the shards are not here")]
     if problem := config.problem(samples):
         return [("cannot run", "", problem)]
     bank, mining = (size(samples, width, machine.gpus) for size in (config.bank_bytes, config.mining_bytes))

@@ -1,6 +1,7 @@
 """The batch balance loss beside formulae written out by hand in float64, on one rank and on several."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,12 @@ def test_a_temperature_that_is_not_above_zero_is_refused():
     *given, first, second, grades = tensors(1)
     with pytest.raises(InvalidInput, match="temperature"):
         batch_balance_loss(*given, GradedPairs(first, second, grades), 0)
+
+
+def test_the_example_in_the_documentation_runs():
+    document = (Path(__file__).parents[2] / "docs" / "hard-negatives.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python$(.*?)^```$", document, re.MULTILINE | re.DOTALL)
+    names: dict = {}
+    exec(example, names)
+    assert names["loss"].total.isfinite()
+    assert names["embed"].weight.grad.any()

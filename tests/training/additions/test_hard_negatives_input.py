@@ -11,6 +11,7 @@ from tiny import pretrain_recipe
 from benchmarks.host_syncs import host_reads
 from rrcm_dist.config.describe import describe
 from rrcm_dist.config.hard_negatives import HardNegativesConfig
+from rrcm_dist.config.load import load_recipe
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.distributed.world import join_world
 from rrcm_dist.errors import InvalidInput
@@ -94,10 +95,10 @@ def test_a_dry_run_tells_the_size_of_the_bank_per_gpu(digits):
     config = recipe_with(digits).additions.hard_negatives
     assert config.bank_bytes(SAMPLES, 16, 4) == (360 + 1) * (16 * 4 + 4 * (3 + 8))
     told = describe(recipe_with(digits), 4, "A800", SAMPLES)
-    assert "Hard negatives, memory per GPU on 4 × A800" in told
+    assert "Hard negatives, memory per GPU on 4 A800" in told
     assert "39.0 kB" in told
-    assert "192" in next(line for line in told.splitlines() if "columns" in line)
-    assert "unknown" in describe(recipe_with(digits), 4, "A800", None)
+    assert "beside 24 keys" in next(line for line in told.splitlines() if "  192  " in line)
+    assert "27.0 MB per million images" in describe(recipe_with(digits), 4, "A800", None)
 
 
 def test_the_bank_holds_what_was_told(digits):
@@ -125,3 +126,11 @@ def test_a_steady_step_with_both_additions_has_the_host_wait_for_nothing(digits,
             step()  # looks at all negatives, and may read
             assert host_reads(step, steps=2) == {}
         assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("base", ["cifar10/pretrain-b", "imagenet/pretrain-b"])
+def test_a_recipe_with_hard_negatives_differs_from_its_base_in_these_alone(base):
+    plain, mined = load_recipe(base, kind="pretrain"), load_recipe(f"{base}-hard-negatives", kind="pretrain")
+    assert mined.additions.hard_negatives is not None
+    as_base = {"name": plain.name, "output": plain.output, "additions": plain.additions}
+    assert mined.model_copy(update=as_base) == plain

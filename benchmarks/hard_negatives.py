@@ -1,0 +1,111 @@
+"""Hard negatives on the digits at equal steps: none, random, static, dynamic, dynamic with the guard.
+
+Each run is `rrcm pretrain digits/pretrain-hard-negatives` with other settings, scored by `rrcm evaluate` (linear probe
+and k nearest neighbours of the held-out digits, clean and under noise) in a folder of its own, so that an interrupted
+benchmark goes on where it stopped. Before them: loss and gradients over 1 to 4 ranks beside one process, and CoSENT
+beside sentence-transformers' where that can be imported.
+
+    python -m benchmarks hard_negatives --seeds 0 1 2 --output runs/hard-negatives
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks.batch_balance import beside_sentence_transformers, identity_over_ranks
+from benchmarks.machine import markdown_table, report
+
+RECIPE, SECTION = "digits/pretrain-hard-negatives", "additions.hard_negatives"
+PUBLISHED = [f"{SECTION}.guard.on=false"]
+ARMS = {
+    "rRCM alone": [f"{SECTION}=null"],
+    "random": [f"{SECTION}.mode=random"],
+    "static": [f"{SECTION}.mode=static", *PUBLISHED],
+    "dynamic": PUBLISHED,
+    "dynamic, guard": [],
+}
+SIGMAS = (0.0, 0.25)
+MEASURES = {"probe": "linear probe", "knn": "20-NN"}
+Scores = dict[tuple[str, float], float]
+"""Accuracy in % by measure and σ."""
+
+
+def main() -> None:
+    """Check the losses, train and score every arm with every seed, tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--output", type=Path, default=Path("runs/hard-negatives"))
+    parser.add_argument("--record", action="store_true", help="append to benchmarks/RESULTS.md")
+    arguments = parser.parse_args()
+    checks = [identity_over_ranks(), beside_sentence_transformers()]
+    shards = _shards(arguments.output / "shards")
+    found = {
+        arm: [_scores(arm, seed, shards, arguments.output / f"seed-{seed}") for seed in arguments.seeds]
+        for arm in arguments.arms
+    }
+    parts = [
+        markdown_table([_row(arm, scores, found[arguments.arms[0]]) for arm, scores in found.items()]),
+        "Held-out accuracy in %, mean and 95 % interval over seeds (Student's t); leads are of pairs of one seed.",
+        *checks,
+    ]
+    listed = ", ".join(map(str, arguments.seeds))
+    report("hard_negatives", f"Hard negatives on digits, seeds {listed}", "\n\n".join(parts), arguments.record)
+
+
+def _shards(folder: Path) -> Path:
+    for split in ("train", "held-out"):
+        if not (folder / split / "index.json").exists():
+            _run("-m", "shards", "build", "digits", str(folder / split), "--split", split, "--size", "32")
+    return folder
+
+
+def _scores(arm: str, seed: int, shards: Path, folder: Path) -> Scores:
+    output = folder / arm.replace(", ", "-").replace(" ", "-")
+    results = output / "results.json"
+    if not results.exists():
+        given = [f"output={output}", f"data.train={shards / 'train'}", f"data.held_out={shards / 'held-out'}"]
+        _run("-m", "rrcm_dist.cli.main", "pretrain", RECIPE, *given, f"seed={seed}", *ARMS[arm], "--device", "cpu")
+        levels = ",".join(f"{sigma:g}" for sigma in SIGMAS)
+        told = ["--network", "online", "--sigmas", levels, "--device", "cpu", "-o", str(results)]
+        _run("-m", "rrcm_dist.cli.main", "evaluate", str(output), *told)
+    rows = json.loads(results.read_text())["results"]
+    return {(row["measure"], row["sigma"]): 100 * row["accuracy"] for row in rows}
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(
+            f"{' '.join(words)} ended with exit code {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
+
+
+def _row(arm: str, scores: list[Scores], alone: list[Scores]) -> dict[str, Any]:
+    columns = {
+        f"{name}, σ {sigma:g}": _interval([each[measure, sigma] for each in scores])
+        for measure, name in MEASURES.items()
+        for sigma in SIGMAS
+    }
+    leads = [
+        mean(each[key] - other[key] for key in each) for each, other in zip(scores, alone, strict=True)
+    ]  # over measures and σ
+    return {"negatives": arm, **columns, "mean lead": "–" if scores is alone else _interval(leads, "+")}
+
+
+def _interval(values: list[float], sign: str = "") -> str:
+    """'mean ± half of the 95 % interval'; the mean alone of a single value."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return f"{values[0]:{sign}.1f}"
+    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return f"{mean(values):{sign}.1f} ± {half:.1f}"
+
+
+if __name__ == "__main__":
+    main()
