@@ -25,6 +25,7 @@ def stages_of(recipe: TrainingRecipe, world: World, allow: Sequence[str] = ()) -
             before = addition.stage_before(recipe, world)
             if before is not None:
                 yield before
+            del before  # nothing of it may take memory while the main one trains
         yield prepare_pretraining(recipe, world)
     elif isinstance(recipe, IbpConfig):
         from rrcm_dist.training.ibp import prepare_ibp
