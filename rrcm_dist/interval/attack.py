@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.interval.bounds import pixel_box, require_epsilon
 from rrcm_dist.interval.margins import least_margin
-from rrcm_dist.interval.verification import evaluation_mode, require_pixels
+from rrcm_dist.interval.verification import evaluation_mode, require_pixels, whole_float32
 from rrcm_dist.random_streams import Purpose, numpy_generator
 
 STEP_SHARE = 2.5
@@ -46,7 +46,7 @@ def pgd_margins(
     if len(seeds) != len(images):
         raise InvalidInput(f"{len(seeds)} seeds for {len(images)} images: give each image one")
     box = pixel_box(images, epsilon)
-    with evaluation_mode(network):
+    with evaluation_mode(network), whole_float32(images.device):
         with torch.no_grad():
             least = least_margin(_margins(network(images), labels), labels)
         for restart in range(restarts):

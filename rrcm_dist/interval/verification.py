@@ -36,12 +36,12 @@ def verified_margins(network: nn.Module, images: Tensor, labels: Tensor, epsilon
     require_pixels(images)
     require_epsilon(epsilon)
     body, head = body_and_head(layers_of(network))
-    with evaluation_mode(network):
+    with evaluation_mode(network), whole_float32(images.device):
         signal = Signal(box=pixel_box(images, epsilon))
         for name, layer in body:
             signal = propagate(layer, signal, name)
-    assert signal.box is not None
-    return least_margin(margin_lower_bounds(head, signal.box, labels), labels)
+        assert signal.box is not None
+        return least_margin(margin_lower_bounds(head, signal.box, labels), labels)
 
 
 def require_verifiable(network: nn.Module) -> None:
@@ -62,6 +62,23 @@ def require_pixels(images: Tensor) -> None:
 def layers_of(network: nn.Module) -> nn.Module:
     """The layers of one of our networks; another network is what it is."""
     return network.layers if isinstance(network, IbpNetwork) else network
+
+
+@contextmanager
+def whole_float32(device: torch.device) -> Iterator[None]:
+    """Within, no convolution or product of float32 numbers is done in fewer bits: neither autocast nor TF32.
+
+    cuDNN's convolutions would else keep ten bits of each factor, and a bound would be off by a thousandth.
+    """
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextmanager

@@ -185,3 +185,17 @@ def test_a_layer_with_hooks_is_not_trusted() -> None:
     network[1].register_forward_hook(lambda module, inputs, output: -output)
     with pytest.raises(InvalidInput, match="hooks"):
         verified_margins(network, torch.rand(1, 1, 2, 2), torch.tensor([0]), 0.1)
+
+
+def test_bounds_are_in_whole_float32_whatever_they_are_called_within() -> None:
+    network = small_network("cnn7")
+    images, labels = images_and_labels("cnn7")
+    expected = verified_margins(network, images, labels, EPSILON)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(verified_margins(network, images, labels, EPSILON), expected)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
