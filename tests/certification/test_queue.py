@@ -60,6 +60,14 @@ def test_images_with_the_longest_remaining_work_come_first_and_each_is_finished_
     assert (queue.queued, queue.in_flight) == (0, 9)
 
 
+def test_a_batch_is_full_where_a_device_asks_for_so_many_however_long_they_take():
+    queue = WorkQueue([track(image, planned=PLAN[:1]) for image in range(25)])
+    assert len(queue.take("a", TWO, 1, MANY)) == 1
+    assert len(queue.take("a", TWO, 1, MANY, least=16)) == 16
+    assert len(queue.take("a", TWO, 1, MANY, least=16)) == 8
+    assert queue.take("a", TWO, 1, MANY, least=16) == []
+
+
 def test_batches_shrink_towards_the_end():
     queue = WorkQueue([track(image) for image in range(25)])
     sizes = [len(batch) for batch in take_all(queue)]

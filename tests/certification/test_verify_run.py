@@ -106,6 +106,40 @@ def test_without_restarts_the_clean_image_alone_is_looked_at(tmp_path):
     assert [row[4] for row in rows[:12]] == [row[4] for row in rows[12:]]
 
 
+@pytest.mark.parametrize("size", [5, 16])
+def test_passes_of_one_shape_are_filled_up_and_give_the_same_answers(whole, tmp_path, monkeypatch, size):
+    """As on CUDA, here on CPU, where another shape rounds a little differently."""
+    shapes = set()
+
+    def watched(network, images, *rest):
+        shapes.add(len(images))
+        return verified_margins(network, images, *rest)
+
+    monkeypatch.setattr(workers, "verified_margins", watched)
+    monkeypatch.setattr(workers, "images_per_pass", lambda *rules: size)
+    monkeypatch.setattr(verification, "images_per_pass", lambda *rules: size)
+    verify(recipe(tmp_path))
+    assert shapes == {size}
+    assert [row[:3] for row in stored(tmp_path)] == [row[:3] for row in stored(whole)]
+    for place in (3, 4):
+        values, expected = ([row[place] for row in stored(output)] for output in (tmp_path, whole))
+        assert values == pytest.approx(expected, abs=1e-5)
+
+
+def test_where_a_pass_of_several_fails_the_image_to_blame_is_found(whole, tmp_path, monkeypatch):
+    def failing(network, images, labels, epsilon):
+        if any(torch.equal(image, PIXELS[8] / 255) for image in images):
+            raise RuntimeError("a bad image")
+        return verified_margins(network, images, labels, epsilon)
+
+    monkeypatch.setattr(workers, "verified_margins", failing)
+    monkeypatch.setattr(workers, "images_per_pass", lambda *rules: 5)
+    monkeypatch.setattr(verification, "images_per_pass", lambda *rules: 5)
+    result = verify(recipe(tmp_path, epsilons=(0.0, 0.002)))
+    assert [[failed.image for failed in level.failed] for level in result.epsilons] == [[8], [8]]
+    assert [row[:2] for row in stored(tmp_path)] == [row[:2] for row in stored(whole) if row[0] < 0.05 and row[1] != 8]
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ray_workers_end_with_the_rows_of_one_process(whole, tmp_path, monkeypatch):
