@@ -2,7 +2,7 @@
 
 from rrcm_dist.config import estimate
 from rrcm_dist.config.communication import PROBE_CLASSES, micro_batches, sent_bytes
-from rrcm_dist.config.describe_additions import describe_additions
+from rrcm_dist.config.describe_hard_negatives import describe_hard_negatives
 from rrcm_dist.config.describe_warmup import describe_warmup
 from rrcm_dist.config.gpus import GPUS_PER_NODE, NETWORK_GB_S, Machine
 from rrcm_dist.config.roofline import roofline
@@ -33,7 +33,7 @@ def describe_training(
         ("Network", _network(recipe)),
         ("Work", _work(recipe, samples, assumed)),
         (f"Memory per GPU on {machine} (estimate)", _memory(recipe, machine)),
-        *describe_additions(recipe, machine, samples),
+        *describe_hard_negatives(recipe, machine, samples),
         *_warmup(recipe, machine, teacher),
         (f"Communication per step and rank on {machine}", _communication(recipe, machine)),
         (f"Roofline per step and GPU on {machine}: least times", _roofline(recipe, machine)),

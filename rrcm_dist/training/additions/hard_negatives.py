@@ -44,7 +44,8 @@ class HardNegativesAddition(Addition):
             config.bank_bytes(samples, recipe.projector.output, world.size),
             config.mining_bytes(samples, recipe.projector.output, world.size),
             world,
-            "start more ranks, lower additions.hard_negatives.count or pool, or set its precision to fp16",
+            "start more ranks, set precision of additions.hard_negatives to fp16, or lower its count, pool or "
+            "guard.skip_share",
         )
         self._start = samples // recipe.training.batch if config.start is None else config.start
         if self._start >= total_steps:

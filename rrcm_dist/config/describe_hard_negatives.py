@@ -1,4 +1,4 @@
-"""What `--dry-run` says of the additions to a pre-training."""
+"""What `--dry-run` says of hard negatives: bank, mining, columns."""
 
 from rrcm_dist.config.gpus import Machine
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
@@ -8,10 +8,10 @@ Rows = list[tuple[str, str, str]]
 """(what, how much, remark)"""
 
 
-def describe_additions(
+def describe_hard_negatives(
     recipe: PretrainConfig | FinetuneConfig, machine: Machine, samples: int | None
 ) -> list[tuple[str, Rows]]:
-    """A section for each addition that holds memory of its own; `samples`: training images, where that is known."""
+    """A section for a recipe that has them; `samples`: training images, where that is known."""
     if not isinstance(recipe, PretrainConfig) or recipe.additions.hard_negatives is None:
         return []
     return [(f"Hard negatives, memory per GPU on {machine}", _hard_negatives(recipe, machine, samples))]
