@@ -14,10 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+
+import torch
 
 from benchmarks.batch_balance import beside_sentence_transformers, identity_over_ranks
 from benchmarks.machine import markdown_table, report
+from rrcm_dist.data.index import load_index
+from rrcm_dist.training.additions.hard_negatives import STATE
+from rrcm_dist.training.checkpointing.checkpoints import read_resume_state
 
 RECIPE, SECTION = "digits/pretrain-hard-negatives", "additions.hard_negatives"
 PUBLISHED = [f"{SECTION}.guard.on=false"]
@@ -32,6 +36,8 @@ SIGMAS = (0.0, 0.25)
 MEASURES = {"probe": "linear probe", "knn": "20-NN"}
 Scores = dict[tuple[str, float], float]
 """Accuracy in % by measure and σ."""
+FALSE = ("of its own class", 0.0)
+"""The share of a digit's negatives at the end that show the same digit, in %, beside the scores; no run knows it."""
 
 
 def main() -> None:
@@ -39,18 +45,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of every run; give another --output")
     parser.add_argument("--output", type=Path, default=Path("runs/hard-negatives"))
     parser.add_argument("--record", action="store_true", help="append to benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     checks = [identity_over_ranks(), beside_sentence_transformers()]
     shards = _shards(arguments.output / "shards")
     found = {
-        arm: [_scores(arm, seed, shards, arguments.output / f"seed-{seed}") for seed in arguments.seeds]
+        arm: [
+            _scores(arm, [f"seed={seed}", *arguments.set], shards, arguments.output / f"seed-{seed}")
+            for seed in arguments.seeds
+        ]
         for arm in arguments.arms
     }
     parts = [
         markdown_table([_row(arm, scores, found[arguments.arms[0]]) for arm, scores in found.items()]),
-        "Held-out accuracy in %, mean and 95 % interval over seeds (Student's t); leads are of pairs of one seed.",
+        "Held-out accuracy in %, mean and 95 % interval over seeds (Student's t). Leads: over the first row, mean of "
+        "the four, pairs of one seed. Last column: share of a digit's negatives at the end that show the same digit, in %.",
         *checks,
     ]
     listed = ", ".join(map(str, arguments.seeds))
@@ -64,17 +75,27 @@ def _shards(folder: Path) -> Path:
     return folder
 
 
-def _scores(arm: str, seed: int, shards: Path, folder: Path) -> Scores:
+def _scores(arm: str, values: list[str], shards: Path, folder: Path) -> Scores:
     output = folder / arm.replace(", ", "-").replace(" ", "-")
     results = output / "results.json"
     if not results.exists():
         given = [f"output={output}", f"data.train={shards / 'train'}", f"data.held_out={shards / 'held-out'}"]
-        _run("-m", "rrcm_dist.cli.main", "pretrain", RECIPE, *given, f"seed={seed}", *ARMS[arm], "--device", "cpu")
+        _run("-m", "rrcm_dist.cli.main", "pretrain", RECIPE, *given, *values, *ARMS[arm], "--device", "cpu")
         levels = ",".join(f"{sigma:g}" for sigma in SIGMAS)
         told = ["--network", "online", "--sigmas", levels, "--device", "cpu", "-o", str(results)]
         _run("-m", "rrcm_dist.cli.main", "evaluate", str(output), *told)
     rows = json.loads(results.read_text())["results"]
-    return {(row["measure"], row["sigma"]): 100 * row["accuracy"] for row in rows}
+    return {(row["measure"], row["sigma"]): 100 * row["accuracy"] for row in rows} | _false(output, shards)
+
+
+def _false(output: Path, shards: Path) -> Scores:
+    checkpoints = output / "checkpoints"
+    state = read_resume_state(checkpoints / (checkpoints / "latest").read_text().strip(), STATE)
+    if state is None or not (given := state["assigned"] >= 0).any():
+        return {}
+    labels = torch.from_numpy(load_index(shards / "train").label)
+    same = labels[state["assigned"].long()] == labels[:, None]
+    return {FALSE: 100 * float(same[given].float().mean())}
 
 
 def _run(*words: str) -> None:
@@ -85,16 +106,19 @@ def _run(*words: str) -> None:
         )
 
 
-def _row(arm: str, scores: list[Scores], alone: list[Scores]) -> dict[str, Any]:
+def _row(arm: str, scores: list[Scores], alone: list[Scores]) -> dict[str, str]:
     columns = {
         f"{name}, σ {sigma:g}": _interval([each[measure, sigma] for each in scores])
         for measure, name in MEASURES.items()
         for sigma in SIGMAS
     }
     leads = [
-        mean(each[key] - other[key] for key in each) for each, other in zip(scores, alone, strict=True)
-    ]  # over measures and σ
-    return {"negatives": arm, **columns, "mean lead": "–" if scores is alone else _interval(leads, "+")}
+        mean(each[measure, sigma] - other[measure, sigma] for measure in MEASURES for sigma in SIGMAS)
+        for each, other in zip(scores, alone, strict=True)
+    ]
+    false = _interval([each[FALSE] for each in scores]) if FALSE in scores[0] else "–"
+    lead = "–" if scores is alone else _interval(leads, "+")
+    return {"negatives": arm, **columns, "mean lead": lead, FALSE[0]: false}
 
 
 def _interval(values: list[float], sign: str = "") -> str:
