@@ -39,7 +39,7 @@ ARMS = {
     "+ regularisers (all)": (),
 }
 """What each run sets beside the recipe; each arm adds to the one before."""
-STEPS, RESTARTS = 50, 3
+STEPS, RESTARTS = 40, 2
 """Of the attack."""
 FIGURE = Path(__file__).parent / "figures" / "ibp-widths.png"
 CPU = torch.device("cpu")
