@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.ibp_plot import save_widths
 from benchmarks.machine import markdown_table, report
 from rrcm_dist.config.load import load_recipe
-from rrcm_dist.data.index import load_index
+from rrcm_dist.data.index import INDEX_FILE, load_index
 from rrcm_dist.data.loaders import evaluation_images
 from rrcm_dist.interval.attack import pgd_margins
 from rrcm_dist.interval.images import network_pixels
@@ -86,6 +86,8 @@ def main() -> None:
 
 
 def _build(folder: Path, split: str) -> None:
+    if (folder / split / INDEX_FILE).exists():
+        return
     command = [sys.executable, "-m", "shards", "build", "digits", str(folder / split), "--split", split, "--size", "8"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
