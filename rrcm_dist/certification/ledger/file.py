@@ -132,7 +132,7 @@ def connect(path: Path, write: bool, kind: LedgerKind = SMOOTHING) -> sqlite3.Co
     with spoken_errors(path):
         connection = _open(path, write)
         try:
-            _check_kind(connection, path, kind)
+            _check_kind(connection, path, kind, write)
             if write:
                 problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if problem != "ok":
@@ -200,12 +200,12 @@ def schema_of(path: Path) -> int:
             connection.close()
 
 
-def _check_kind(connection: sqlite3.Connection, path: Path, kind: LedgerKind) -> None:
+def _check_kind(connection: sqlite3.Connection, path: Path, kind: LedgerKind, write: bool) -> None:
     schema = _known_schema(connection, path)
     if schema != kind.schema:
         raise InvalidInput(
             f"{path} is a ledger of {KINDS[schema]}, not of {kind.what}: the two guarantee different things and never "
-            "share a ledger; it was left as it is: choose another output folder"
+            f"share a ledger{'; it was left as it is: choose another output folder' if write else ''}"
         )
 
 

@@ -99,7 +99,7 @@ def _check_sigma_used(sources: Sequence[Source], runs: Sequence[Certificates]) -
     given = {source.sigma for source in sources if source.sigma is not None}
     unused = given - {run.sigma for run in runs}
     if unused:
-        stated = ", ".join(f"{sigma:g}" for sigma in sorted({run.sigma for run in runs}))
+        stated = ", ".join(f"{sigma:g}" for sigma in sorted({run.sigma for run in runs})) or "none: no noise is in them"
         raise InvalidInput(
             f"sigma {min(unused):g} was given, but every file states its own ({stated}): leave the option out, "
             "or rename a log whose name states a wrong one"
