@@ -61,7 +61,7 @@ def main() -> None:
     parts = [
         markdown_table([_row(arm, scores, found[arguments.arms[0]]) for arm, scores in found.items()]),
         "Held-out accuracy in %, mean and 95 % interval over seeds (Student's t). Leads: over the first row, mean of "
-        "the four, pairs of one seed. Last column: share in % of a digit's negatives at the end that show the same one.",
+        "the four, pairs of one seed. Last column: negatives at the end that are of the digit's own class, in %.",
         *checks,
     ]
     listed = ", ".join(map(str, arguments.seeds))

@@ -148,17 +148,29 @@ def overlap(first, second) -> float:
     return len(pixels(first) & pixels(second)) / len(pixels(first) | pixels(second))
 
 
-@pytest.mark.distributed
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_loss_and_gradients_are_those_of_one_process_on_the_whole_batch_with_all_columns(ranks, digits, tmp_path):
+@pytest.fixture(scope="module")
+def one_process(digits, tmp_path_factory):
+    """A checkpoint with a bank, and loss and gradients of the step that follows it, by columns and grades."""
+    checkpoint = tmp_path_factory.mktemp("checkpoint")
     recipe = recipe_with(digits, Path("unused"), additions_for("own", "noise_gap"))
     state = filled_bank(digits, recipe)
-    (tmp_path / "resume").mkdir()
-    save_file(state, tmp_path / "resume" / f"{STATE}.safetensors")
-    save_file(networks(recipe)[1].state_dict(), tmp_path / "target.safetensors")
-    for results in run_ranks(step_gradients, ranks, tmp_path / "ranks", digits, tmp_path):
-        for (columns, grades), found in results.items():
-            assert_same(found, one_process_reference(digits, state, columns, grades))
+    (checkpoint / "resume").mkdir()
+    save_file(state, checkpoint / "resume" / f"{STATE}.safetensors")
+    save_file(networks(recipe)[1].state_dict(), checkpoint / "target.safetensors")
+    expected = {pair: one_process_reference(digits, state, *pair) for pair in {setting[:2] for setting in SETTINGS}}
+    return checkpoint, expected
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_loss_and_gradients_are_those_of_one_process_on_the_whole_batch_with_all_columns(
+    ranks, one_process, digits, tmp_path
+):
+    checkpoint, expected = one_process
+    for results in run_ranks(step_gradients, ranks, tmp_path, digits, checkpoint):
+        assert results.keys() == expected.keys()
+        for setting, found in results.items():
+            assert_same(found, expected[setting])
 
 
 # --- resumption -------------------------------------------------------------------------------------------------------
