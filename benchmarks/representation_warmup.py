@@ -49,7 +49,7 @@ class Point:
 
     step: int
     """Of the main run."""
-    tflop: float
+    gflop: float
     """Of the run up to there, warm-up and the teacher's passes included."""
     accuracy: dict[float, float]
     """By σ."""
@@ -59,13 +59,13 @@ class Point:
 class Seed:
     """All runs of a seed."""
 
-    teacher_tflop: float
+    teacher_gflop: float
     """Of the teacher's pre-training."""
     curves: dict[str, list[Point]]
 
     def spent_before(self, arm: str) -> float:
         """What the teacher had cost, for those that have one."""
-        return self.teacher_tflop if arm in (WARM, TERM) else 0.0
+        return self.teacher_gflop if arm in (WARM, TERM) else 0.0
 
 
 def main() -> None:
@@ -118,12 +118,12 @@ def _seed(seed: int, shards: Path, output: Path) -> Seed:
         WARM: _pretrained(output / "warm", [*warm, f"{SECTION}.term.weight=0"]),
         TERM: _pretrained(output / "term", warm),
     }
-    teacher_tflop = _tflop(teacher)[max(_tflop(teacher))]
-    each = _tflop(runs[ALONE])[EVERY] / EVERY
-    whole = teacher_tflop + max(_tflop(runs[TERM]).values())
+    teacher_gflop = _gflop(teacher)[max(_gflop(teacher))]
+    each = _gflop(runs[ALONE])[EVERY] / EVERY
+    whole = teacher_gflop + max(_gflop(runs[TERM]).values())
     steps = -(-round(whole / each) // EVERY) * EVERY
     runs[LONG] = _pretrained(output / "long", [*alone, f"seed={seed}", f"training.steps={steps}"])
-    return Seed(teacher_tflop, {arm: _curve(run, shards, seed) for arm, run in runs.items()})
+    return Seed(teacher_gflop, {arm: _curve(run, shards, seed) for arm, run in runs.items()})
 
 
 def _pretrained(output: Path, values: list[str]) -> Path:
@@ -137,15 +137,15 @@ def _run(*words: str) -> None:
         sys.exit(f"{' '.join(words)} ended with exit code {done.returncode}:\n{done.stderr}")
 
 
-def _tflop(run: Path) -> dict[int, float]:
-    """Step → TFLOP up to there, of every logged step."""
+def _gflop(run: Path) -> dict[int, float]:
+    """Step → GFLOP up to there, of every logged step."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["petaflop"] * 1000 for line in lines}
+    return {line["step"]: line["petaflop"] * 1e6 for line in lines}
 
 
 def _curve(run: Path, shards: Path, seed: int) -> list[Point]:
     """Every kept checkpoint with its probe's accuracy, kept in a file beside the run."""
-    file, tflop = run / "probe.json", _tflop(run)
+    file, gflop = run / "probe.json", _gflop(run)
     known = json.loads(file.read_text()) if file.exists() else {}
     for checkpoint in sorted((run / "checkpoints").glob("step-*")):
         step = str(int(checkpoint.name.removeprefix("step-")))
@@ -153,7 +153,7 @@ def _curve(run: Path, shards: Path, seed: int) -> list[Point]:
             known[step] = _probed(checkpoint, shards, seed)
             file.write_text(json.dumps(known))
     found = {int(step): {float(sigma): value for sigma, value in scores.items()} for step, scores in known.items()}
-    return [Point(step, tflop[step], found[step]) for step in sorted(found)]
+    return [Point(step, gflop[step], found[step]) for step in sorted(found)]
 
 
 def _probed(checkpoint: Path, shards: Path, seed: int) -> dict[float, float]:
@@ -170,12 +170,12 @@ def _probed(checkpoint: Path, shards: Path, seed: int) -> dict[float, float]:
 
 def _end(arm: str, seeds: list[Seed]) -> dict[str, str]:
     lasts = [seed.curves[arm][-1] for seed in seeds]
-    full = [last.tflop + seed.spent_before(arm) for last, seed in zip(lasts, seeds, strict=True)]
+    full = [last.gflop + seed.spent_before(arm) for last, seed in zip(lasts, seeds, strict=True)]
     return {
         "run": arm,
         "main steps": f"{lasts[0].step}",
-        "TFLOP in full": f"{mean(full):.1f}",
-        "TFLOP, teacher given": f"{mean(last.tflop for last in lasts):.1f}",
+        "GFLOP in full": f"{mean(full):.0f}",
+        "GFLOP, teacher given": f"{mean(last.gflop for last in lasts):.0f}",
         **{f"probe, σ {sigma:g}": _interval([100 * last.accuracy[sigma] for last in lasts]) for sigma in SIGMAS},
     }
 
@@ -200,8 +200,8 @@ def _until(arm: str, sigma: float, target: float, seeds: list[Seed]) -> dict[str
     found = [(seed, point) for seed, point in reached if point is not None]
     numbers = {
         "main steps": [float(point.step) for _, point in found],
-        "TFLOP in full": [point.tflop + seed.spent_before(arm) for seed, point in found],
-        "TFLOP, teacher given": [point.tflop for _, point in found],
+        "GFLOP in full": [point.gflop + seed.spent_before(arm) for seed, point in found],
+        "GFLOP, teacher given": [point.gflop for _, point in found],
     }
     return {
         "probe": f"σ {sigma:g}: {100 * target:.1f} %",

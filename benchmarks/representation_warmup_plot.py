@@ -12,7 +12,7 @@ class Scored(Protocol):
     """A checkpoint with its cost and accuracies by σ."""
 
     step: int
-    tflop: float
+    gflop: float
     accuracy: dict[float, float]
 
 
@@ -22,13 +22,13 @@ Curves = Mapping[str, Sequence[Scored]]
 def save_plot(seeds: Sequence[tuple[Curves, Callable[[str], float]]], sigmas: Sequence[float], file: Path) -> None:
     """Write a PNG: a row for each σ; thin lines are seeds, thick ones their mean.
 
-    `seeds`: each one's curves by arm, and what an arm's teacher had cost before, TFLOP.
+    `seeds`: each one's curves by arm, and what an arm's teacher had cost before, GFLOP.
     """
     figure = Figure(figsize=(13, 3.6 * len(sigmas)), layout="constrained")
     columns = {
         "steps of the main run": lambda point, before: point.step,
-        "TFLOP, the teacher's pre-training included": lambda point, before: point.tflop + before,
-        "TFLOP, the teacher taken as given": lambda point, before: point.tflop,
+        "GFLOP, the teacher's pre-training included": lambda point, before: point.gflop + before,
+        "GFLOP, the teacher taken as given": lambda point, before: point.gflop,
     }
     for row, sigma in zip(figure.subplots(len(sigmas), len(columns), squeeze=False), sigmas, strict=True):
         for axes, (label, place) in zip(row, columns.items(), strict=True):
