@@ -39,6 +39,12 @@ ARMS = {
     "+ regularisers (all)": (),
 }
 """What each run sets beside the recipe; each arm adds to the one before."""
+STARTS = {
+    f"{kind}, {norm} batch norm": (f"network.initialization={name}", f"network.batch_norm={norm == 'with'}".lower())
+    for norm in ("without", "with")
+    for kind, name in (("torch's initialisation", "torch"), ("IBP initialisation", "ibp"))
+}
+"""Whose bounds are looked at as they are initialised."""
 STEPS, RESTARTS = 40, 2
 """Of the attack."""
 FIGURE = Path(__file__).parent / "figures" / "ibp-widths.png"
@@ -72,7 +78,7 @@ def main() -> None:
         for arm, (number, keys) in arms.items()
     }
     rows = [{"": arm, **_row(runs)} for arm, runs in errors.items()]
-    widths = {arm: _widths(keys, images, labels) for arm, (_, keys) in arms.items()}
+    widths = {what: _widths((*arguments.set, *keys), images, labels) for what, keys in STARTS.items()}
     if arguments.record and not arguments.set:
         save_widths(widths, FIGURE)
     told = ", ".join(f"{arm}: {values[-1] / values[0]:.3g}" for arm, values in widths.items())

@@ -74,8 +74,10 @@ class IbpNetwork(nn.Module):
 def _hidden_layers(config: IbpNetworkConfig) -> list[nn.Module]:
     """Everything between the normalisation and the last layer."""
     layers = {"cnn7": _cnn7, "wide_resnet": _wide_resnet, "resnext": _resnext}[config.kind](config)
+    stem = nn.Sequential(*layers).eval()
     with torch.no_grad():
-        shape = nn.Sequential(*layers).eval()(torch.zeros(1, config.channels, config.image_size, config.image_size))
+        shape = stem(torch.zeros(1, config.channels, config.image_size, config.image_size))
+    stem.train()
     layers += [nn.Flatten(), nn.Linear(shape.numel(), config.hidden, bias=not config.batch_norm)]
     return [*layers, *([nn.BatchNorm1d(config.hidden)] if config.batch_norm else []), nn.ReLU()]
 

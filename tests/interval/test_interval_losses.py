@@ -152,6 +152,7 @@ def test_loss_and_gradients_of_several_ranks_are_those_of_one(count: int, tmp_pa
 
 def test_batch_norm_of_the_clean_batch_is_torchs_own() -> None:
     network = IbpNetwork(CONFIGS["cnn7"], 4)
+    assert all(module.training for module in network.modules())
     images = torch.rand(ROWS, 1, 6, 6, generator=torch.Generator().manual_seed(3))
     reference = IbpNetwork(CONFIGS["cnn7"], 4)
     bounded = network(images, torch.zeros(ROWS, dtype=torch.long), 0.01)
