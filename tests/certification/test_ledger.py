@@ -299,21 +299,21 @@ def test_a_hundred_and_fifty_thousand_blocks_are_small_and_quick(tmp_path):
     with Ledger(path, identity, 100_000) as ledger:
         ledger.set_classifier(0.5, "w" * 64, "somewhere")
         ledger.add_images((image, f"key{image}", 0) for image in range(1500))
-        start = time.perf_counter()
+        start = time.process_time()
         for image in range(1500):
             ledger.add([counted(image, Stage.SELECTION, 0, chosen)])
             ledger.add([counted(image, Stage.ESTIMATION, number, shapes[number % 50]) for number in range(100)])
         ledger.commit()
-        blocks_per_second = 151_500 / (time.perf_counter() - start)
-    start = time.perf_counter()
+        blocks_per_second = 151_500 / (time.process_time() - start)
+    start = time.process_time()
     with LedgerReader(path) as reader:
         certificates = reader.certificates(0.5)
-    read_seconds = time.perf_counter() - start
+    read_seconds = time.process_time() - start
     print(f"{blocks_per_second:.0f} blocks/s, {path.stat().st_size / 1e6:.0f} MB, read in {read_seconds:.2f} s")
     assert len(certificates) == 1500
     assert path.stat().st_size < 100e6
-    assert blocks_per_second > 3000, "generous for a busy machine"
-    assert read_seconds < 10, "generous for a busy machine"
+    assert blocks_per_second > 3000, "of processor time, so that others do not matter"
+    assert read_seconds < 10
     shutil.rmtree(tmp_path)
 
 
