@@ -17,6 +17,7 @@ class Kind(StrEnum):
 
     PRETRAIN = "pretrain"
     FINETUNE = "finetune"
+    TRAIN_IBP = "train-ibp"
     CERTIFY = "certify"
     PAPER = "paper"
 

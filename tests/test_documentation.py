@@ -17,7 +17,7 @@ from shards.__main__ import build_app as build_shards
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
 DOORS = {"rrcm": build_rrcm, "shards": build_shards, "cluster": build_cluster}
-RECIPE_KINDS = {"pretrain", "finetune", "certify", "demo"}
+RECIPE_KINDS = {"pretrain", "finetune", "certify", "train-ibp", "verify", "demo"}
 PLACEHOLDERS = {"RECIPE", "…"}
 COMMAND = re.compile(r"(?:rrcm|python -m|torchrun|make)(?:\s|$)")
 

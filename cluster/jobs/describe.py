@@ -3,9 +3,9 @@
 from cluster.jobs import Job
 from cluster.jobs.certification import CertifyJob
 from cluster.jobs.training import TrainingJob
-from rrcm_dist.config.keys import require_keys
+from rrcm_dist.config.keys import TrainingRecipe, require_keys
 from rrcm_dist.config.load import load_recipe
-from rrcm_dist.config.schema import CertifyConfig, FinetuneConfig, PretrainConfig
+from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.errors import InvalidInput
 
 
@@ -20,6 +20,6 @@ def describe_job(kind: str, recipe: str, overrides: tuple[str, ...], resume: str
         if allow:
             raise InvalidInput("--allow is for training: a ledger belongs to one recipe; give another output")
         return CertifyJob(recipe, overrides, resolved)
-    assert isinstance(resolved, PretrainConfig | FinetuneConfig)
+    assert isinstance(resolved, TrainingRecipe)
     require_keys(allow, kind)
     return TrainingJob(resolved.kind, recipe, overrides, resume, resolved, allow)

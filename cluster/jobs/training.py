@@ -8,6 +8,7 @@ from typing import Literal
 
 from cluster.jobs.inputs import check_paths
 from cluster.record.progress import newest_checkpoint
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 from rrcm_dist.errors import InvalidInput
@@ -18,12 +19,12 @@ from rrcm_dist.training.run_folder import refuse_other_recipe
 class TrainingJob:
     """One training run; every rank executes the same command and is told its place by environment variables."""
 
-    kind: Literal["pretrain", "finetune"]
+    kind: Literal["pretrain", "finetune", "train-ibp"]
     recipe: str
     """As given: a file, or the name of one of the project's recipes."""
     overrides: tuple[str, ...]
     resume: str
-    resolved: PretrainConfig | FinetuneConfig
+    resolved: TrainingRecipe
     allow: tuple[str, ...] = ()
     """Keys in which the run that the folder holds may differ."""
 
@@ -88,9 +89,9 @@ class TrainingJob:
             )
 
 
-def _begins_from(recipe: PretrainConfig | FinetuneConfig) -> dict[str, str | None]:
+def _begins_from(recipe: TrainingRecipe) -> dict[str, str | None]:
     """What an earlier run may have to make first, by its key."""
     if isinstance(recipe, FinetuneConfig):
         return {"start_from": recipe.start_from}
-    section = recipe.additions.representation_warmup
+    section = recipe.additions.representation_warmup if isinstance(recipe, PretrainConfig) else None
     return {"additions.representation_warmup.teacher.weights": section.teacher.weights if section else None}

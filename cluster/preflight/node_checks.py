@@ -14,8 +14,9 @@ import rrcm_dist
 from cluster.preflight.reports import Finding
 from cluster.record.progress import newest_checkpoint
 from rrcm_dist.config.estimate import checkpoint_bytes, loader_queue_bytes
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.config.parts import DataConfig
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
+from rrcm_dist.config.schema import FinetuneConfig
 from rrcm_dist.data.checked_reading import checked_reader
 from rrcm_dist.data.index import load_index
 from rrcm_dist.data.stores import StoreSettings
@@ -38,7 +39,7 @@ def cores(asked: int) -> Finding:
     return Finding("cores", str(usable), f"{usable} cores where {asked} were asked for", mend, warning=True)
 
 
-def shared_memory(recipe: PretrainConfig | FinetuneConfig, ranks_here: int, ranks: int) -> Finding:
+def shared_memory(recipe: TrainingRecipe, ranks_here: int, ranks: int) -> Finding:
     """Room in /dev/shm for what the decoding processes of this node's ranks, of `ranks` in all, keep ready."""
     if not SHARED_MEMORY.is_dir():
         return Finding("shared memory", "none")
@@ -70,7 +71,7 @@ def output(token_file: Path, token: str, node: str) -> Finding:
     return Finding("output", "writable")
 
 
-def free_space(run: Path, recipe: PretrainConfig | FinetuneConfig) -> Finding:
+def free_space(run: Path, recipe: TrainingRecipe) -> Finding:
     """Room for the checkpoints that will be kept beyond those there are, and the one that is being written."""
     there = len(list((run / "checkpoints").glob("step-*")))
     more = max(1, recipe.training.keep_checkpoints + 1 - there)
@@ -83,7 +84,7 @@ def free_space(run: Path, recipe: PretrainConfig | FinetuneConfig) -> Finding:
     return Finding("free space", found, problem, mend, shared=True)
 
 
-def shards(recipe: PretrainConfig | FinetuneConfig) -> Finding:
+def shards(recipe: TrainingRecipe) -> Finding:
     """Whether index and shards of `data.train` and `data.held_out` are there, and some samples can be read."""
     samples = 0
     for key, folder in (("data.train", recipe.data.train), ("data.held_out", recipe.data.held_out)):
@@ -111,7 +112,7 @@ def _read_samples(place: str, data: DataConfig) -> int:
     return len(index)
 
 
-def starting_point(run: Path, recipe: PretrainConfig | FinetuneConfig) -> Finding | None:
+def starting_point(run: Path, recipe: TrainingRecipe) -> Finding | None:
     """What a fine-tuning that has no checkpoint of its own starts from; None where nothing is needed."""
     if not isinstance(recipe, FinetuneConfig) or recipe.start_from is None or newest_checkpoint(run):
         return None

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.config.load import load_recipe
-from rrcm_dist.config.schema import FinetuneConfig, PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class NodeTask:
         """Whoever sees it with the right content sees the run's folder."""
         return Path(self.folder) / "token"
 
-    def recipe(self) -> PretrainConfig | FinetuneConfig:
+    def recipe(self) -> TrainingRecipe:
         """Read on the node itself."""
         loaded = load_recipe(self.recipe_file, (), self.kind)
-        assert isinstance(loaded, PretrainConfig | FinetuneConfig)
+        assert isinstance(loaded, TrainingRecipe)
         return loaded

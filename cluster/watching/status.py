@@ -14,6 +14,7 @@ from cluster.record.progress import (
     total_steps,
 )
 from cluster.watching.runs import SubmittedRun
+from rrcm_dist.config.keys import TRAINED
 from rrcm_dist.errors import InvalidInput, RunFailure
 
 
@@ -23,7 +24,7 @@ def describe_status(run: SubmittedRun) -> str:
     state = f"{run.folder}: job {run.job}, {_state(run, lives)}"
     if run.submission["kind"] == "certify":
         told = [*_sweep(run.folder), *_restarts(lives, "draw")]
-    elif run.submission["kind"] in ("pretrain", "finetune"):
+    elif run.submission["kind"] in TRAINED:
         told = [*_training(run.folder, lives), *_restarts(lives, "step")]
     else:
         told = _restarts(lives)

@@ -129,7 +129,7 @@ def reencoding_flops(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> floa
     return recipe.training.batch * (again + 1 - micro / share) * GRADIENT_VIEWS * forward_flops(recipe.encoder)
 
 
-def shares(recipe: PretrainConfig | FinetuneConfig, gpus: int) -> tuple[int, int]:
+def shares(recipe: TrainingRecipe, gpus: int) -> tuple[int, int]:
     """Images of a global batch per GPU, and how many of them are encoded at a time."""
     share = -(-recipe.training.batch // gpus)
     return share, min(share, recipe.training.micro_batch or share)
@@ -216,7 +216,7 @@ def checkpoint_bytes(recipe: TrainingRecipe) -> int:
     return checkpoint_networks(recipe) * 4 * network_parameters(recipe)
 
 
-def loader_queue_bytes(recipe: PretrainConfig | FinetuneConfig, ranks: int) -> int:
+def loader_queue_bytes(recipe: TrainingRecipe, ranks: int) -> int:
     """Shared memory that the parts of batches take which one of `ranks` ranks keeps ready; 0 without workers."""
     workers = recipe.data.workers
     if not workers:
@@ -224,8 +224,9 @@ def loader_queue_bytes(recipe: PretrainConfig | FinetuneConfig, ranks: int) -> i
     share, _ = shares(recipe, ranks)
     ready = min(recipe.data.prefetch * math.ceil(share / PART), MOST_READY)
     parts = workers * max(2, math.ceil(ready / workers))
-    views = 1 if isinstance(recipe, FinetuneConfig) else GRADIENT_VIEWS
-    return parts * min(PART, share) * views * CHANNELS * recipe.encoder.image_size**2
+    views = GRADIENT_VIEWS if isinstance(recipe, PretrainConfig) else 1
+    size = recipe.network.image_size if isinstance(recipe, IbpConfig) else recipe.encoder.image_size
+    return parts * min(PART, share) * views * CHANNELS * size**2
 
 
 def certification_draws(recipe: CertifyConfig, samples: int | None) -> int | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tiny import pretrain_recipe
+from tiny_ibp import ibp_recipe
 
 from cluster.backends import open_backend
 from cluster.site import SITES, LocalSite, load_site
@@ -155,3 +156,12 @@ def test_problems_of_a_site_file_are_all_named(tmp_path):
     file.write_text('{backend: local, thread: 3, ranks: "4"}')
     with pytest.raises(InvalidInput, match=r"(?s)ranks: must be a valid integer.*thread: unknown key; did you mean"):
         open_backend("local", str(file), {})
+
+
+def test_certified_training_is_submitted_and_watched_as_other_trainings_are(tmp_path, digits):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump_recipe(ibp_recipe(digits, tmp_path / "run")))
+    done = from_another_shell("submit", "train-ibp", recipe, *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.splitlines()[-1]) == tmp_path / "run/checkpoints/step-000000008"
+    assert "checkpoint step-000000008" in from_another_shell("status", tmp_path / "run").stdout
