@@ -45,5 +45,7 @@ def test_the_commands_of_the_guide_are_valid(command):
 
 
 def test_the_guide_names_every_recipe_and_no_other():
-    named = re.findall(r"`((?:imagenet|tinyimagenet|cifar10|mnist|digits)/[\w.-]+|demo|digits-paper)`", DOCUMENT.read_text())
+    named = re.findall(
+        r"`((?:imagenet|tinyimagenet|cifar10|mnist|digits)/[\w.-]+|demo|digits-paper)`", DOCUMENT.read_text()
+    )
     assert set(named) == set(recipe_names())

@@ -59,9 +59,7 @@ class Contents:
     """What only resuming needs."""
 
 
-def write_checkpoint(
-    folder: Path, contents: Contents, recipe: TrainingRecipe, progress: Progress
-) -> Path:
+def write_checkpoint(folder: Path, contents: Contents, recipe: TrainingRecipe, progress: Progress) -> Path:
     """Write a checkpoint into the run's `checkpoints/` on this rank alone, and prune those that need not stay.
 
     Returns its folder, which exists whole or not at all. Raises `RunFailure` or `OSError` where that cannot be; nothing

@@ -25,9 +25,7 @@ class CheckpointWriter:
     run ends.
     """
 
-    def __init__(
-        self, folder: Path, recipe: TrainingRecipe, world: World, mirror: Mirror | None = None
-    ) -> None:
+    def __init__(self, folder: Path, recipe: TrainingRecipe, world: World, mirror: Mirror | None = None) -> None:
         """`folder`: the run's `checkpoints/`; `mirror`: where each is copied to besides."""
         self._folder, self._recipe, self._world, self._mirror = folder, recipe, world, mirror
         self._thread: threading.Thread | None = None

@@ -27,9 +27,7 @@ Batch = TypeVar("Batch")
 class Metrics:
     """Sums of loss parts, kept on the device and reduced over ranks only when they are logged."""
 
-    def __init__(
-        self, recipe: TrainingRecipe, folder: RunFolder, world: World, peak: DevicePeak, work: Work
-    ) -> None:
+    def __init__(self, recipe: TrainingRecipe, folder: RunFolder, world: World, peak: DevicePeak, work: Work) -> None:
         """Every rank must call it; raises as `Tracker` does."""
         self._folder, self._world, self._batch = folder, world, recipe.training.batch
         self._tracker = Tracker(recipe, folder.path, world)
