@@ -46,17 +46,12 @@ def flattened(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def require_bounds(layer: nn.Module, name: str) -> None:
-    """Raise `InvalidInput` naming the first layer, here or below, that no bounds are known for, or that has hooks."""
+    """Raise `InvalidInput` naming the first layer, here or below, that no bounds are known for."""
     if type(layer) in (nn.Sequential, Residual):
         for part, child in _children(layer):
             require_bounds(child, f"{name}.{part}" if name else part)
     else:
         _rule(layer, name)
-    if layer._forward_hooks or layer._forward_pre_hooks:
-        raise InvalidInput(
-            f"{type(layer).__name__}, layer {name}, has forward hooks: they may change what it computes, and bounds do "
-            "not see it; remove them"
-        )
 
 
 def _children(layer: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -45,7 +45,10 @@ def verified_margins(network: nn.Module, images: Tensor, labels: Tensor, epsilon
 
 
 def require_verifiable(network: nn.Module) -> None:
-    """Raise `InvalidInput` naming the first layer that no bounds are known for."""
+    """Raise `InvalidInput` naming the first layer that no bounds are known for, or a module that computes more than
+    its class says: by forward hooks, or by a `forward` of its own."""
+    for place, module in network.named_modules():
+        _require_plain(module, place)
     body, head = body_and_head(layers_of(network))
     for name, layer in (*body, ("last", head)):
         require_bounds(layer, name)
@@ -61,7 +64,20 @@ def require_pixels(images: Tensor) -> None:
 
 def layers_of(network: nn.Module) -> nn.Module:
     """The layers of one of our networks; another network is what it is."""
-    return network.layers if isinstance(network, IbpNetwork) else network
+    return network.layers if type(network) is IbpNetwork else network
+
+
+def _require_plain(module: nn.Module, place: str) -> None:
+    if module._forward_hooks or module._forward_pre_hooks:
+        own = "forward hooks"
+    elif "forward" in module.__dict__:
+        own = "a forward of its own"
+    else:
+        return
+    raise InvalidInput(
+        f"{type(module).__name__}, layer {place or '(the network itself)'}, has {own}: what it computes may be "
+        "something else than its class says, and bounds do not see that; remove it"
+    )
 
 
 @contextmanager

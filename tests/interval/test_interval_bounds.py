@@ -12,6 +12,7 @@ from torch import nn
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.interval.bounds import Box, Signal, pixel_box, relu_box
 from rrcm_dist.interval.layers import Residual
+from rrcm_dist.interval.networks import IbpNetwork
 from rrcm_dist.interval.propagation import propagate
 from rrcm_dist.interval.verification import verified_margins
 
@@ -180,11 +181,36 @@ def test_a_layer_that_stands_in_several_places_counts_in_each() -> None:
     assert torch.equal(*margins)
 
 
-def test_a_layer_with_hooks_is_not_trusted() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-    network[1].register_forward_hook(lambda module, inputs, output: -output)
-    with pytest.raises(InvalidInput, match="hooks"):
-        verified_margins(network, torch.rand(1, 1, 2, 2), torch.tensor([0]), 0.1)
+def _negated(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+    return -output
+
+
+@pytest.mark.parametrize(
+    ("place", "told"), [("", r"the network itself"), ("1", r"Sequential, layer 1,"), ("1.0", r"Linear, layer 1\.0,")]
+)
+def test_what_computes_more_than_its_class_says_is_not_trusted(place: str, told: str) -> None:
+    images, labels = torch.rand(1, 1, 2, 2), torch.tensor([0])
+    for altered in ("register_forward_hook", "register_forward_pre_hook", "forward"):
+        network = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2))
+        module = network.get_submodule(place)
+        if altered == "forward":
+            module.forward = torch.neg
+        else:
+            getattr(module, altered)(_negated)
+        with pytest.raises(InvalidInput, match=f"{told}.* has "):
+            verified_margins(network, images, labels, 0.1)
+
+
+def test_a_network_of_ours_with_a_hook_or_of_a_subclass_is_not_trusted() -> None:
+    class Other(IbpNetwork):
+        pass
+
+    images, labels = images_and_labels("cnn7")
+    hooked = small_network("cnn7")
+    hooked.register_forward_hook(_negated)
+    for network, told in ((hooked, "forward hooks"), (Other(CONFIGS["cnn7"], 4), "Other")):
+        with pytest.raises(InvalidInput, match=told):
+            verified_margins(network, images, labels, EPSILON)
 
 
 def test_bounds_are_in_whole_float32_whatever_they_are_called_within() -> None:
