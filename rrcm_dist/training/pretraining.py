@@ -14,13 +14,31 @@ from rrcm_dist.training.additions import additions_of
 from rrcm_dist.training.loop import Training
 from rrcm_dist.training.pretraining_step import PretrainingStep
 from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
+from rrcm_dist.training.watching.evaluation import held_out_index
 from rrcm_dist.training.watching.knn import KnnEvaluation
 from rrcm_dist.training.watching.probe import LinearProbe
+from rrcm_dist.training.watching.profiling import require_window
 from rrcm_dist.training.work import Work
 
 
+def check_additions(recipe: PretrainConfig, world: World) -> None:
+    """Raise `InvalidInput` for what additions cannot do, or would stop the main run after the stages before it."""
+    additions = additions_of(recipe)
+    if not additions:
+        return
+    index, order = dealt_samples(recipe, world)
+    total_steps, _ = steps_in_all_and_of_warmup(recipe, order)
+    held_out_index(recipe.data, index)
+    require_window(recipe.training, total_steps)
+    for addition in additions:
+        addition.check(recipe, total_steps, world)
+
+
 def prepare_pretraining(recipe: PretrainConfig, world: World) -> Training:
-    """What `loop.train` needs to pre-train; raises `InvalidInput` for what cannot be, before anything is trained."""
+    """What `loop.train` needs to pre-train; raises `InvalidInput` for what cannot be, before anything is trained.
+
+    What additions cannot do, `check_additions` has refused.
+    """
     index, order = dealt_samples(recipe, world)
     total_steps, warmup_steps = steps_in_all_and_of_warmup(recipe, order)
     knn = KnnEvaluation(recipe, index, world)

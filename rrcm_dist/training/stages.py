@@ -14,13 +14,14 @@ def stages_of(recipe: TrainingRecipe, world: World, allow: Sequence[str] = ()) -
     """Each stage, put together when the one before is over; the last is the recipe's own.
 
     Raises `InvalidInput` for what cannot be, before anything of that stage is trained; for a folder of another run, but
-    for the keys of `allow`, before any stage is.
+    for the keys of `allow`, and for what additions or the main run cannot do, before any stage is.
     """
     refuse_other_recipe(recipe, allow)
     if isinstance(recipe, PretrainConfig):
         from rrcm_dist.training.additions import additions_of
-        from rrcm_dist.training.pretraining import prepare_pretraining
+        from rrcm_dist.training.pretraining import check_additions, prepare_pretraining
 
+        check_additions(recipe, world)
         for addition in additions_of(recipe):
             before = addition.stage_before(recipe, world)
             if before is not None:

@@ -33,13 +33,17 @@ class Outputs:
 class Addition:
     """Does nothing; what a system needs, it overrides. Every rank calls every hook at the same moments.
 
-    In order: `stage_before` and, in the main stage, `start`, `attach`; at a step `negatives`, `head_inputs`,
+    In order: `check`, `stage_before` and, in the main stage, `start`, `attach`; at a step `negatives`, `head_inputs`,
     `batch_loss`, then `parts`, and after the update `after_update`. Nothing in a step may make the host wait for the
     device.
     """
 
     def __init__(self, recipe: PretrainConfig, total_steps: int, world: World) -> None:
-        """Raises `InvalidInput` for settings that cannot be, before anything is trained."""
+        """What it holds in the main stage; settings have passed `check`."""
+
+    @classmethod
+    def check(cls, recipe: PretrainConfig, total_steps: int, world: World) -> None:
+        """Raise `InvalidInput` for settings that cannot be; called before any stage is put together."""
 
     @classmethod
     def stage_before(cls, recipe: PretrainConfig, world: World) -> "Training | None":

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rrcm_dist.config.hard_negatives import HardNegativesConfig
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.data.batches import PretrainingBatch
 from rrcm_dist.data.index import read_header
@@ -32,11 +33,16 @@ class HardNegativesAddition(Addition):
     """A bank over all ranks, and extra columns of both contrastive terms."""
 
     def __init__(self, recipe: PretrainConfig, total_steps: int, world: World) -> None:
-        """Raises `InvalidInput` where there are too few samples, or the bank does not fit in memory."""
-        config = recipe.additions.hard_negatives
-        assert config is not None
-        samples = read_header(recipe.data.train, StoreSettings.of(recipe.data))["samples"]
-        self._config, self._world = config, world
+        """See `Addition`."""
+        config, samples = _section_of(recipe), _samples_of(recipe)
+        self._config, self._world, self._start = config, world, _start_of(recipe, samples)
+        self._negatives = HardNegatives(config, samples, recipe.projector.output, recipe.seed, world.device)
+        self._parts: dict[str, Tensor] = {}
+
+    @classmethod
+    def check(cls, recipe: PretrainConfig, total_steps: int, world: World) -> None:
+        """There are samples enough, the bank fits in memory, and it is used before the end; see `Addition`."""
+        config, samples = _section_of(recipe), _samples_of(recipe)
         if problem := config.problem(samples):
             raise InvalidInput(f"additions.hard_negatives: data.train ({recipe.data.train}) is too small: {problem}")
         require_memory(
@@ -47,14 +53,12 @@ class HardNegativesAddition(Addition):
             "start more ranks, set precision of additions.hard_negatives to fp16, or lower its count, pool or "
             "guard.skip_share",
         )
-        self._start = samples // recipe.training.batch if config.start is None else config.start
-        if self._start >= total_steps:
+        start = _start_of(recipe, samples)
+        if start >= total_steps:
             raise InvalidInput(
-                f"additions.hard_negatives would begin after {self._start} steps, and the run has {total_steps}: lower "
+                f"additions.hard_negatives would begin after {start} steps, and the run has {total_steps}: lower "
                 "additions.hard_negatives.start or raise training.steps"
             )
-        self._negatives = HardNegatives(config, samples, recipe.projector.output, recipe.seed, world.device)
-        self._parts: dict[str, Tensor] = {}
 
     def negatives(self, batch: PretrainingBatch, keys: PretrainingKeys, step: int) -> Negatives | None:
         """The negatives of the whole batch, as columns; see `Addition`."""
@@ -107,3 +111,19 @@ class HardNegativesAddition(Addition):
             "negatives_banned": banned,
             "negatives_cosine": cosine,
         }
+
+
+def _section_of(recipe: PretrainConfig) -> HardNegativesConfig:
+    section = recipe.additions.hard_negatives
+    assert section is not None
+    return section
+
+
+def _samples_of(recipe: PretrainConfig) -> int:
+    return int(read_header(recipe.data.train, StoreSettings.of(recipe.data))["samples"])
+
+
+def _start_of(recipe: PretrainConfig, samples: int) -> int:
+    """Steps before the first mining."""
+    start = _section_of(recipe).start
+    return samples // recipe.training.batch if start is None else start

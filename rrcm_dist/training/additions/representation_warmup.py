@@ -22,9 +22,7 @@ from rrcm_dist.models.rrcm import PretrainingNetwork
 from rrcm_dist.training.additions.addition import Addition
 from rrcm_dist.training.checkpointing.checkpoints import find_checkpoint
 from rrcm_dist.training.loop import Training
-from rrcm_dist.training.samples import dealt_samples, steps_in_all_and_of_warmup
 from rrcm_dist.training.warmup_step import prepare_warmup, warmup_recipe
-from rrcm_dist.training.watching.evaluation import held_out_index
 from rrcm_dist.training.work import Work
 from rrcm_dist.warmup.alignment import AlignmentHead, term_weight
 from rrcm_dist.warmup.handover import REPORT, hand_over, hand_over_head, reported_teacher, write_report
@@ -59,12 +57,9 @@ class RepresentationWarmup(Addition):
 
     @classmethod
     def stage_before(cls, recipe: PretrainConfig, world: World) -> Training | None:
-        """The warm-up, unless the main run has checkpoints; what would stop the main run is told before it begins."""
+        """The warm-up, unless the main run has checkpoints."""
         if _has_checkpoints(recipe):
             return None
-        index, order = dealt_samples(recipe, world)
-        steps_in_all_and_of_warmup(recipe, order)
-        held_out_index(recipe.data, index)
         teacher = load_teacher(_section_of(recipe).teacher, recipe.encoder)
         return prepare_warmup(recipe, teacher.to(world.device, recipe.training.precision), world)
 

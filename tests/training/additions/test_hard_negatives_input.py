@@ -18,6 +18,7 @@ from rrcm_dist.errors import InvalidInput
 from rrcm_dist.training.additions import room
 from rrcm_dist.training.additions.hard_negatives import STATE, HardNegativesAddition
 from rrcm_dist.training.pretraining import prepare_pretraining
+from rrcm_dist.training.stages import stages_of
 
 SAMPLES = 1437
 """Of the training shards."""
@@ -32,7 +33,7 @@ def recipe_with(shards: Path, **section) -> PretrainConfig:
 
 def refused(recipe: PretrainConfig) -> str:
     with join_world("cpu") as world, pytest.raises(InvalidInput) as error:
-        prepare_pretraining(recipe, world)
+        next(stages_of(recipe, world))
     return str(error.value)
 
 

@@ -14,6 +14,7 @@ from warming import BLOCKS, DEPTH, WARMUP_STEPS, alone, launch, own_teacher, war
 
 from rrcm_dist.config.estimate import step_flops
 from rrcm_dist.config.load import dump_recipe
+from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.config.warmup_costs import WarmupCosts
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.evaluation.trained import load_trained
@@ -181,6 +182,25 @@ def test_a_main_run_that_cannot_be_is_refused_before_anything_is_warmed_up(digit
     with pytest.raises(InvalidInput, match=r"data\.held_out"):
         launch(recipe)
     assert not (tmp_path / "run" / "warmup").exists()
+
+
+@pytest.mark.parametrize(
+    ("negatives", "profile", "refusal"),
+    [
+        ({"count": 200}, None, "down to rank 1887"),
+        ({"start": STEPS}, None, "would begin after 5 steps"),
+        ({"start": 2}, (STEPS, 1), r"training\.profile"),
+    ],
+)
+def test_what_the_main_run_cannot_do_is_refused_before_anything_is_warmed_up(
+    negatives, profile, refusal, digits, teacher, tmp_path
+):
+    recipe = warming(digits, tmp_path / "run", teacher, steps=STEPS, profile=profile)
+    values = recipe.model_dump()
+    values["additions"]["hard_negatives"] = negatives
+    with pytest.raises(InvalidInput, match=refusal):
+        launch(PretrainConfig.model_validate(values))
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_finished_warm_up_there_is_no_main_run(digits, teacher, tmp_path):
