@@ -76,15 +76,20 @@ def _linear(layer: nn.Linear, signal: Signal) -> Signal:
 
 
 def _normalization(layer: Normalize, signal: Signal) -> Signal:
-    return signal.affine(layer, lambda radius: radius / layer.std)
+    return signal.affine(layer, lambda radius: radius / layer.std.abs())
 
 
 def _relu(layer: nn.ReLU, signal: Signal) -> Signal:
     return signal.with_box(relu_box, torch.relu)  # never in place: a residual branch may need the input, too
 
 
+def _average(layer: nn.AvgPool2d, signal: Signal) -> Signal:
+    # A divisor of the user's may be negative: one sign for all weights, so that magnitudes are taken at the end.
+    return signal.affine(layer, lambda radius: layer(radius).abs())
+
+
 def _same_for_radii(layer: nn.Module, signal: Signal) -> Signal:
-    """Layers that are linear with weights ≥ 0: averages, and those that move numbers about."""
+    """Layers that are linear with weights ≥ 0: an average, and those that move numbers about."""
     return signal.affine(layer, layer)
 
 
@@ -110,7 +115,7 @@ _RULES: dict[type[nn.Module], Rule] = {
     nn.BatchNorm1d: batch_norm_signal,
     nn.BatchNorm2d: batch_norm_signal,
     nn.ReLU: _relu,
-    nn.AvgPool2d: _same_for_radii,
+    nn.AvgPool2d: _average,
     nn.AdaptiveAvgPool2d: _same_for_radii,
     nn.MaxPool2d: _maximum,
     nn.AdaptiveMaxPool2d: _maximum,

@@ -11,7 +11,7 @@ from torch import nn
 
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.interval.bounds import Box, Signal, pixel_box, relu_box
-from rrcm_dist.interval.layers import Residual
+from rrcm_dist.interval.layers import Normalize, Residual
 from rrcm_dist.interval.networks import IbpNetwork
 from rrcm_dist.interval.propagation import propagate
 from rrcm_dist.interval.verification import verified_margins
@@ -91,6 +91,24 @@ def test_no_image_of_the_ball_has_a_margin_below_its_certificate(kind: str) -> N
         logits = network((images + EPSILON * noise).clamp(0, 1)).detach()
         margins = logits.gather(1, labels[:, None]) - logits
         margins.scatter_(1, labels[:, None], float("inf"))
+        assert (margins.amin(dim=1) >= certified - 1e-5).all()
+
+
+def test_bounds_hold_through_averages_and_normalisations_of_negative_divisors() -> None:
+    torch.manual_seed(0)
+    average = nn.AvgPool2d(2, divisor_override=-3)
+    network = nn.Sequential(Normalize((0.5,), (-0.4,)), average, nn.Flatten(), nn.Linear(9, 3)).eval()
+    images, labels = torch.rand(4, 1, 6, 6), torch.tensor([0, 1, 2, 0])
+    for part in (network[:1], network[:2]):
+        box = _box(part, pixel_box(images, 0.1))
+        for _ in range(50):
+            values = part((images + 0.1 * torch.empty_like(images).uniform_(-1, 1)).clamp(0, 1))
+            assert (values >= box.lower - 1e-6).all()
+            assert (values <= box.upper + 1e-6).all()
+    certified = verified_margins(network, images, labels, 0.1)
+    for _ in range(300):
+        logits = network((images + 0.1 * torch.empty_like(images).uniform_(-1, 1).sign()).clamp(0, 1)).detach()
+        margins = (logits.gather(1, labels[:, None]) - logits).scatter(1, labels[:, None], float("inf"))
         assert (margins.amin(dim=1) >= certified - 1e-5).all()
 
 
