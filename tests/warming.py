@@ -62,6 +62,7 @@ def launch(recipe: PretrainConfig, allow: tuple[str, ...] = ()) -> Outcome:
     with alone() as world:
         for stage in stages_of(recipe, world, allow):
             outcome = train(stage, world, allow=allow)
+            del stage
             if outcome.interrupted:
                 break
     return outcome

@@ -62,13 +62,14 @@ def run_training(recipe: TrainingRecipe, device: str, resume: str, allow: Sequen
 
     with join_world(device) as world, _lost_ranks_in_words(world):
         for stage in stages_of(recipe, world, allow):
-            outcome = train(stage, world, resume == "auto", allow)
+            output, outcome = stage.recipe.output, train(stage, world, resume == "auto", allow)
+            del stage  # its networks would take memory while the next one is put together
             if outcome.interrupted:
                 break
         if world.is_main:
             typer.echo(str(outcome.checkpoint))
             if outcome.interrupted:
-                print(f"stopped at step {outcome.step} of {stage.recipe.output}", file=sys.stderr)
+                print(f"stopped at step {outcome.step} of {output}", file=sys.stderr)
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -1,6 +1,9 @@
 """The trainings of a recipe, one after the other: those that additions ask for, then the one that the recipe names."""
 
+import gc
 from collections.abc import Iterator, Sequence
+
+import torch
 
 from rrcm_dist.config.ibp import IbpConfig
 from rrcm_dist.config.keys import TrainingRecipe
@@ -12,6 +15,8 @@ from rrcm_dist.training.run_folder import refuse_other_recipe
 
 def stages_of(recipe: TrainingRecipe, world: World, allow: Sequence[str] = ()) -> Iterator[Training]:
     """Each stage, put together when the one before is over; the last is the recipe's own.
+
+    Who goes through them lets go of each before asking for the next: its networks would take memory beside those.
 
     Raises `InvalidInput` for what cannot be, before anything of that stage is trained; for a folder of another run, but
     for the keys of `allow`, and for what additions or the main run cannot do, before any stage is.
@@ -26,7 +31,8 @@ def stages_of(recipe: TrainingRecipe, world: World, allow: Sequence[str] = ()) -
             before = addition.stage_before(recipe, world)
             if before is not None:
                 yield before
-            del before  # nothing of it may take memory while the main one trains
+                del before
+                _free_memory(world)
         yield prepare_pretraining(recipe, world)
     elif isinstance(recipe, IbpConfig):
         from rrcm_dist.training.ibp import prepare_ibp
@@ -36,3 +42,10 @@ def stages_of(recipe: TrainingRecipe, world: World, allow: Sequence[str] = ()) -
         from rrcm_dist.training.finetuning import prepare_finetuning
 
         yield prepare_finetuning(recipe, world)
+
+
+def _free_memory(world: World) -> None:
+    """Give back what nobody holds any more: modules with hooks are freed by the collector of cycles alone."""
+    gc.collect()
+    if world.device.type == "cuda":
+        torch.cuda.empty_cache()

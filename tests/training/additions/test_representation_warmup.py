@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from tiny import finetune_recipe, pretrain_recipe
 from warming import BLOCKS, DEPTH, WARMUP_STEPS, alone, launch, own_teacher, warming
 
+from rrcm_dist.cli.training import run_training
 from rrcm_dist.config.estimate import step_flops
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import PretrainConfig
@@ -20,9 +22,11 @@ from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.evaluation.trained import load_trained
 from rrcm_dist.models.exporting_timm import export_timm
 from rrcm_dist.models.rrcm import FinetuningNetwork
+from rrcm_dist.training import pretraining
+from rrcm_dist.training.additions import representation_warmup
 from rrcm_dist.training.pretraining import prepare_pretraining
 from rrcm_dist.training.starting_point import start_encoder
-from rrcm_dist.training.warmup_step import WarmupStep
+from rrcm_dist.training.warmup_step import WarmupStep, prepare_warmup
 from rrcm_dist.training.watching.metrics import MEASURED
 from rrcm_dist.warmup.teacher import load_teacher
 
@@ -71,6 +75,24 @@ def test_a_launch_warms_up_in_a_folder_of_its_own_and_then_trains(run):
     alignment = [line["loss"] for line in told(run / "warmup")]
     assert alignment[-1] < alignment[0]
     assert {"alignment", "contrastive", "consistency"} <= told(run)[0].keys()
+
+
+def test_the_warm_ups_networks_are_gone_before_the_main_run_is_put_together(digits, teacher, tmp_path, monkeypatch):
+    engines, alive = [], []
+
+    def remembered(*arguments):
+        stage = prepare_warmup(*arguments)
+        engines.append(weakref.ref(stage.step.engine))
+        return stage
+
+    def prepared(*arguments):
+        alive.extend(engine() for engine in engines)
+        return prepare_pretraining(*arguments)
+
+    monkeypatch.setattr(representation_warmup, "prepare_warmup", remembered)
+    monkeypatch.setattr(pretraining, "prepare_pretraining", prepared)
+    run_training(warming(digits, tmp_path / "run", teacher, steps=2), "cpu", "auto")
+    assert alive == [None]
 
 
 def test_every_key_of_the_hand_over_is_accounted_for(run):
