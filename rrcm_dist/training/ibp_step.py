@@ -22,7 +22,11 @@ from rrcm_dist.training.zero.averages import WeightAverages
 from rrcm_dist.training.zero.engine import Engine
 
 LEAST_EPSILON = 1e-6
-"""Of the boxes that the regularisers look at while ε is 0: how wide bounds grow does not depend on it."""
+"""Of boxes that the regularisers look at, while ε is 0 or the ramp has only just begun.
+
+How wide bounds grow does not depend on it, and radii of 1e-18, as of the first steps of a quartic ramp, would be lost
+to float32. The robust loss is of the same boxes: its margins move by no more than rounding.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class IbpStep:
         epsilon = self._ramp.at(step)
         weight = self._regularizers_weight(epsilon)
         self.engine.network.train()
-        bounded = self.engine(images, labels, (epsilon or LEAST_EPSILON) if epsilon or weight else None)
+        bounded = self.engine(images, labels, _box_epsilon(epsilon, weight))
         parts = _losses(bounded, labels, epsilon)
         parts |= self._regularizers(bounded, weight)
         regularizers = weight * (parts["tightness"] + parts["balance"])
@@ -102,6 +106,11 @@ class IbpStep:
         wide = tightness(bounded.pixels, bounded.relu_inputs, settings.tolerance) if settings.tightness else zero
         uneven = balance(bounded.relu_inputs, settings.tolerance) if settings.balance else zero
         return {"tightness": wide, "balance": uneven}
+
+
+def _box_epsilon(epsilon: float, weight: float) -> float | None:
+    """Of the boxes of a step, whose regularisers have this weight; None where it needs none."""
+    return max(epsilon, LEAST_EPSILON) if weight else epsilon or None
 
 
 def _losses(bounded: BoundedBatch, labels: Tensor, epsilon: float) -> dict[str, Tensor]:

@@ -12,9 +12,10 @@ from ranks import run_ranks
 from safetensors.torch import load_file
 from tiny_ibp import ibp_recipe
 
-from rrcm_dist.config.ibp import IbpConfig, IbpNetworkConfig
+from rrcm_dist.config.ibp import IbpConfig, IbpNetworkConfig, RegularizersConfig
 from rrcm_dist.config.ibp_estimate import network_parameters
-from rrcm_dist.config.load import dump_recipe
+from rrcm_dist.config.load import dump_recipe, load_recipe
+from rrcm_dist.data.batches import LabelledBatch
 from rrcm_dist.data.index import load_index
 from rrcm_dist.data.loaders import evaluation_images
 from rrcm_dist.distributed.world import join_world
@@ -24,6 +25,7 @@ from rrcm_dist.interval.loading import load_ibp_classifier
 from rrcm_dist.interval.networks import IbpNetwork
 from rrcm_dist.interval.verification import verified_margins
 from rrcm_dist.training.ibp import prepare_ibp
+from rrcm_dist.training.ibp_step import EpsilonRamp, IbpStep
 from rrcm_dist.training.loop import Outcome, train
 
 ROUNDING = 1e-4
@@ -70,6 +72,25 @@ def test_training_goes_from_clean_to_certified(alone: Path) -> None:
     clean, verified = metrics_of(alone, "held_out_clean_error"), metrics_of(alone, "held_out_verified_error")
     assert len(clean) == 5
     assert all(one <= other for one, other in zip(clean, verified, strict=True))
+
+
+@pytest.mark.parametrize("into", [0, 1, 2, 50])
+def test_tightness_is_felt_from_the_first_steps_of_a_published_ramp(into: int, digits: Path, tmp_path: Path) -> None:
+    published = load_recipe("cifar10/ibp-cnn7", kind="train-ibp").epsilon
+    ramp = EpsilonRamp(published.target, published.clean_epochs * 391, published.ramp_epochs * 391)
+    images = torch.randint(256, (24, 1, 8, 8), dtype=torch.uint8).expand(24, 3, 8, 8)
+    batch = LabelledBatch(images, torch.arange(24) % 10, torch.arange(24), [""] * 24, torch.arange(24), 0)
+    gradients = []
+    with join_world("cpu") as world:
+        for wanted in (True, False):
+            recipe = ibp_recipe(digits, tmp_path)
+            chosen = RegularizersConfig(tightness=wanted, balance=False, tolerance=100.0, weight=1e3)
+            step = IbpStep(recipe.model_copy(update={"regularizers": chosen}), world, ramp)
+            parts = step.backward(batch, ramp.start + into)
+            gradients.append(torch.cat([p.grad.flatten() for p in step.engine.network.parameters()]))
+    assert 0 <= parts["epsilon"] < 1e-6
+    assert gradients[0].isfinite().all()
+    assert (gradients[0] - gradients[1]).norm() > 1e-3 * gradients[1].norm()
 
 
 def test_a_resumed_run_ends_as_if_nothing_had_happened(alone: Path, digits: Path, tmp_path: Path) -> None:
