@@ -46,12 +46,13 @@ def verified_margins(network: nn.Module, images: Tensor, labels: Tensor, epsilon
 
 def require_verifiable(network: nn.Module) -> None:
     """Raise `InvalidInput` naming the first layer that no bounds are known for, or a module that computes more than
-    its class says: by forward hooks, or by a `forward` of its own."""
+    its class says: by forward hooks, or by a `forward` of its own. It is looked at in evaluation mode."""
     for place, module in network.named_modules():
         _require_plain(module, place)
     body, head = body_and_head(layers_of(network))
-    for name, layer in (*body, ("last", head)):
-        require_bounds(layer, name)
+    with evaluation_mode(network):
+        for name, layer in (*body, ("last", head)):
+            require_bounds(layer, name)
 
 
 def require_pixels(images: Tensor) -> None:

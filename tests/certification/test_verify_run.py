@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from verifiable_networks import small
+from verifiable_networks import dropping, small
 
 from rrcm_dist.certification.images import images_of_tensor
 from rrcm_dist.certification.ledger.merge import merge_ledgers
@@ -19,7 +19,7 @@ from rrcm_dist.certification.run import certify
 from rrcm_dist.certification.verification import run as verification
 from rrcm_dist.certification.verification import worker as workers
 from rrcm_dist.certification.verification.on_ray import VerificationSetup
-from rrcm_dist.certification.verification.worker import VerificationRules
+from rrcm_dist.certification.verification.worker import VerificationRules, VerificationWorker
 from rrcm_dist.certification.workers.classifiers import weights_hash
 from rrcm_dist.config.schema import CertifyConfig
 from rrcm_dist.config.verify import AttackConfig, VerifyConfig
@@ -76,6 +76,13 @@ def test_margins_are_those_of_the_bounds_and_the_attack_stays_above_them(whole):
         assert all(attack >= margin - 1e-6 for *_, margin, attack in here)
     verified = {epsilon: sum(row[3] > 0 for row in rows if row[0] == epsilon) for epsilon in EPSILONS}
     assert verified == {0.0: 11, 0.002: 11, 0.05: 0}  # all but the wrong one, all but the wrong one, none
+
+
+def test_a_network_in_training_mode_is_verified_in_evaluation_mode(whole, tmp_path):
+    verify(recipe(tmp_path, function="verifiable_networks:dropping", epsilons=(0.0, 0.002)))
+    assert stored(tmp_path) == [row for row in stored(whole) if row[0] < 0.05]
+    rules = VerificationRules(0, AttackConfig(steps=1, restarts=1), 8)
+    VerificationWorker(dropping(), 3, "dropping", rules, torch.device("cpu"))
 
 
 def test_errors_of_the_three_kinds_are_told_apart(whole):

@@ -17,6 +17,11 @@ def small() -> nn.Sequential:
         )  # fmt: skip
 
 
+def dropping() -> nn.Sequential:
+    """`small` with dropout, in training mode."""
+    return nn.Sequential(nn.Dropout2d(0.5), *small()).train()
+
+
 def unknown() -> nn.Sequential:
     """A layer in it that no bounds are known for."""
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, 10))

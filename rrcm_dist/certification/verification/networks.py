@@ -27,7 +27,7 @@ class NetworkToVerify:
 
 
 def network_of(config: VerifyConfig) -> NetworkToVerify:
-    """The recipe's network.
+    """The recipe's network, in evaluation mode.
 
     Raises `InvalidInput` for a checkpoint of another kind and, naming it, for a layer that no bounds are known for.
     """
@@ -37,6 +37,7 @@ def network_of(config: VerifyConfig) -> NetworkToVerify:
         assert config.checkpoint is not None, "the recipe's type gives one of the two"
         network = load_ibp_classifier(config.checkpoint, "cpu")
         channels = _channels(network, config)
+    network.eval()
     try:
         require_verifiable(network)
     except InvalidInput as error:
@@ -50,7 +51,7 @@ def check_outputs(found: NetworkToVerify, config: VerifyConfig, classes: int) ->
     blank = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.uint8)
     with torch.no_grad():
         images = network_pixels(blank, found.channels, torch.device("cpu"))
-        logits = call_classifier(found.network.eval(), images, config.source, "a blank image")
+        logits = call_classifier(found.network, images, config.source, "a blank image")
     if logits.shape[1] != classes:
         raise InvalidInput(
             f"the network {config.source} tells {logits.shape[1]} classes apart, and the dataset has {classes}: verify "
