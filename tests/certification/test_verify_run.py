@@ -12,7 +12,7 @@ from verifiable_networks import dropping, small
 from rrcm_dist.certification.images import images_of_tensor
 from rrcm_dist.certification.ledger.merge import merge_ledgers
 from rrcm_dist.certification.ledger.merge_verifications import merge_verifications
-from rrcm_dist.certification.ledger.verification import VerificationReader
+from rrcm_dist.certification.ledger.verification import StoredVerification, VerificationReader
 from rrcm_dist.certification.on_ray.actor import WorkerActor
 from rrcm_dist.certification.on_ray.pool import RayPool
 from rrcm_dist.certification.run import certify
@@ -213,6 +213,18 @@ def test_unsound_bounds_are_found_as_contradictions(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "verified_margins", lambda network, images, *rest: torch.ones(len(images)))
     (level,) = verify(recipe(tmp_path, epsilons=(0.002,))).epsilons
     assert [image.image for image in level.contradictions] == [WRONG]
+
+
+@pytest.mark.parametrize(
+    ("margin", "attack", "contradicts"),
+    [(1e-8, 0.0, False), (4e-6, -4e-6, False), (2e-5, 0.0, True), (1e-8, -2e-5, True), (0.5, 0.4, False),
+     (-1e-8, -1.0, False)],
+)  # fmt: skip
+def test_margins_contradict_each_other_only_beyond_rounding(margin, attack, contradicts):
+    image = StoredVerification(0, "0", 5, 5, margin, attack, 0.1)
+    assert image.contradicts is contradicts
+    assert image.verified is (margin > 0)  # strict: rounding is forgiven to no certificate
+    assert image.pgd_error is (attack <= 0)
 
 
 def test_a_ledger_is_of_one_network_one_attack_and_one_seed(whole):
