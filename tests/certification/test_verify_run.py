@@ -215,6 +215,13 @@ def test_unsound_bounds_are_found_as_contradictions(tmp_path, monkeypatch):
     assert [image.image for image in level.contradictions] == [WRONG]
 
 
+def test_an_attack_that_overlooks_the_clean_images_error_is_no_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "pgd_margins", lambda network, images, *rest: torch.ones(len(images)))
+    (level,) = verify(recipe(tmp_path, epsilons=(0.002,))).epsilons
+    assert [failed.image for failed in level.failed] == [WRONG]
+    assert "yet the least margin found is 1.0" in level.failed[0].reason
+
+
 @pytest.mark.parametrize(
     ("margin", "attack", "contradicts"),
     [(1e-8, 0.0, False), (4e-6, -4e-6, False), (2e-5, 0.0, True), (1e-8, -2e-5, True), (0.5, 0.4, False),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable, Sequence
 
 from rrcm_dist.certification.images import ImageSet
-from rrcm_dist.certification.ledger.verification import VerificationLedger
+from rrcm_dist.certification.ledger.verification import ROUNDING, VerificationLedger
 from rrcm_dist.certification.pool.work import Batching, Pulse
 from rrcm_dist.certification.verification.images import (
     Checked,
@@ -66,9 +66,14 @@ class Verifying:
         return tracks
 
     def result(self, unit: ImageAtEpsilon, answer: Checked, host: str) -> VerifiedImage:
-        """The answer, checked to be numbers that can be: PGD, which sees the clean image, agrees with it."""
+        """The answer, checked to be numbers that can be: PGD, which sees the clean image, has its error, too."""
         if not (math.isfinite(answer.margin) and math.isfinite(answer.attack)):
             raise ValueError(f"margins that are no numbers: {answer.margin}, {answer.attack}")
+        if answer.prediction != unit.label and answer.attack > ROUNDING:
+            raise ValueError(
+                f"class {answer.prediction} instead of {unit.label}, yet the least margin found is {answer.attack}, "
+                "which counts that image"
+            )
         self.worked.add(unit.epsilon)
         return VerifiedImage(unit, answer.prediction, answer.margin, answer.attack, host, answer.seconds)
 
