@@ -3,13 +3,17 @@
 import csv
 import io
 import json
+import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from scipy.stats import binomtest
 
 from rrcm_dist.certification.ledger.verification import VerificationIdentity, VerificationLedger
 from rrcm_dist.certification.verification.images import ImageAtEpsilon, VerifiedImage
+from rrcm_dist.certification.verification.snapshot import EpsilonState, VerificationSnapshot
+from rrcm_dist.certification.verification.watching import chart, point
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.reporting.certificates import Source
 from rrcm_dist.reporting.report import build_report
@@ -23,14 +27,16 @@ ATTACKS = {2 / 255: (0.6, 0.3, 0.2, 0.1, -0.5), 8 / 255: (0.3, 0.1, -0.1, -0.2, 
 
 @pytest.fixture
 def write_verification(tmp_path):
-    def write(name="verified", called="cnn7", epsilons=EPSILONS, margins=MARGINS, failed=None, key="test_batch/{}"):
+    def write(
+        name="verified", called="cnn7", epsilons=EPSILONS, margins=MARGINS, failed=None, key="test_batch/{}", until=5
+    ):
         identity = VerificationIdentity(0, "a" * 64, 200, 10, "set", 10, 32, "cpu", "fp32")
         (tmp_path / name).mkdir()
         with VerificationLedger(tmp_path / name / "ledger.sqlite", identity, called, "runs/cnn7") as ledger:
             ledger.add_images([(image, key.format(image), 5) for image in range(5)])
             ledger.add_epsilons(epsilons)
             for epsilon in epsilons:
-                for image in range(5):
+                for image in range(until if epsilon == epsilons[-1] else 5):
                     if image == failed:
                         ledger.fail(epsilon, image, "it has colours\nTraceback")
                         continue
@@ -148,6 +154,29 @@ def test_images_given_up_count_as_errors_and_are_told(write_verification):
     assert "cnn7 at ε 0.00784314: 1 images were given up" in report.markdown()
     assert "it has colours" in report.markdown()
     assert "Traceback" not in report.markdown()
+
+
+def test_a_run_that_is_not_through_says_how_far_it_is(write_verification):
+    report = build_report([Source(write_verification(until=3, failed=1))])
+    assert [row.images for row in report.verification.rows] == [5, 3]
+    told = [note for note in report.verification.notes if "so far" in note]
+    assert told == ["cnn7 at ε 0.0313725: 3 of 5 images so far; the others are left out"]
+    assert told[0] in report.markdown()
+
+
+def test_a_run_that_is_watched_has_the_reports_errors(monkeypatch):
+    """Two of five decided images are not verified, one was given up."""
+    levels = (EpsilonState(0.1, 9, 5, 1, 0, 1, 2), EpsilonState(0.2, 9, 0, 0, 0, 0, 0))
+    snapshot = VerificationSnapshot(1.0, 10, 5, 10.0, {}, 0, levels)
+    drawn = {}
+    plot = SimpleNamespace(line_series=lambda **given: drawn.update(given))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(plot=plot))
+    chart(snapshot)
+    assert drawn["xs"] == [0.1]
+    assert drawn["ys"] == [[2 / 6], [3 / 6]]
+    values = point(snapshot)
+    assert [values[f"epsilon_0.1/{kind}_error"] for kind in ("clean", "pgd", "verified")] == [1 / 6, 2 / 6, 3 / 6]
+    assert not any(name.startswith("epsilon_0.2") for name in values)
 
 
 def test_a_contradiction_is_the_first_thing_to_keep_in_mind(write_verification):

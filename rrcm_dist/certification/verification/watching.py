@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rrcm_dist.certification.verification.snapshot import VerificationSnapshot
+from rrcm_dist.certification.verification.snapshot import EpsilonState, VerificationSnapshot
 from rrcm_dist.progress import Bar
 
 
@@ -44,30 +44,34 @@ def point(snapshot: VerificationSnapshot) -> dict[str, float]:
         "images_retried": snapshot.images_retried,
     }
     for level in snapshot.levels:
-        done = level.decided + level.failed
-        if done:
-            name = f"epsilon_{level.epsilon:g}"
-            values[f"{name}/clean_error"] = (level.clean_errors + level.failed) / done
-            values[f"{name}/pgd_error"] = (level.pgd_errors + level.failed) / done
-            values[f"{name}/verified_error"] = (level.verified_errors + level.failed) / done
+        values |= {f"epsilon_{level.epsilon:g}/{name}": error for name, error in _errors(level).items()}
     return values
 
 
 def chart(snapshot: VerificationSnapshot) -> tuple[str, Any] | None:
     """Errors against ε as a chart of Weights & Biases, by name; None where there are none."""
-    levels = sorted((level for level in snapshot.levels if level.decided), key=lambda level: level.epsilon)
+    levels = sorted((level for level in snapshot.levels if _errors(level)), key=lambda level: level.epsilon)
     if not levels:
         return None
     import wandb
 
-    errors = {
-        "PGD error": [level.pgd_errors / level.decided for level in levels],
-        "verified error": [level.verified_errors / level.decided for level in levels],
-    }
+    errors = [_errors(level) for level in levels]
     return "errors", wandb.plot.line_series(
         xs=[level.epsilon for level in levels],
-        ys=list(errors.values()),
-        keys=list(errors),
+        ys=[[each[name] for each in errors] for name in ("pgd_error", "verified_error")],
+        keys=["PGD error", "verified error"],
         title="Errors at ℓ∞ radius ε",
         xname="epsilon",
     )
+
+
+def _errors(level: EpsilonState) -> dict[str, float]:
+    """Errors by name, as a report counts them: one that was given up is an error of every kind. Empty before any."""
+    done = level.decided + level.failed
+    if not done:
+        return {}
+    return {
+        "clean_error": (level.clean_errors + level.failed) / done,
+        "pgd_error": (level.pgd_errors + level.failed) / done,
+        "verified_error": (level.verified_errors + level.failed) / done,
+    }

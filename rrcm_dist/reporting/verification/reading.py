@@ -26,6 +26,7 @@ class VerificationRun:
         pgd_error: bool (N,), it is, or one that PGD found within ε.
         verified_error: bool (N,), the bounds do not exclude that one within ε is.
         contradictions: Images (sample ids) that are verified and have a PGD error: none, unless something is wrong.
+        asked: Images that the ledger was asked for; more than N where the run is not through.
         failures: Images that were given up, with the reason; each counts as an error of all three kinds.
         seconds: float64 (N,), time spent on the image; NaN where it failed.
         provenance: Where they came from.
@@ -38,6 +39,7 @@ class VerificationRun:
     verified_error: NDArray[np.bool_]
     contradictions: tuple[int, ...]
     seconds: NDArray[np.float64]
+    asked: int
     provenance: Provenance
     failures: Mapping[int, str] = field(default_factory=dict)
 
@@ -61,7 +63,7 @@ def runs_of(path: Path, name: str | None = None) -> list[VerificationRun]:
             failed = [failure for failure in ledger.failures(epsilon) if failure.image not in held]
             if images or failed:
                 keys = [*(image.key for image in images), *(failure.key for failure in failed)]
-                runs.append(_run(called, epsilon, images, failed, _provenance(ledger, keys)))
+                runs.append(_run(called, epsilon, images, failed, ledger.images(), _provenance(ledger, keys)))
     if not runs:
         raise InvalidInput(f"{path} holds no verified image yet: let the verification go on, then report")
     return runs
@@ -72,6 +74,7 @@ def _run(
     epsilon: float,
     images: Sequence[StoredVerification],
     failed: Sequence[FailedImage],
+    asked: int,
     provenance: Provenance,
 ) -> VerificationRun:
     given_up = [True] * len(failed)
@@ -83,6 +86,7 @@ def _run(
         verified_error=np.array([not image.verified for image in images] + given_up, dtype=bool),
         contradictions=tuple(image.image for image in images if image.contradicts),
         seconds=np.array([image.seconds for image in images] + [np.nan] * len(failed), dtype=np.float64),
+        asked=asked,
         provenance=provenance,
         failures={failure.image: failure.reason for failure in failed},
     )

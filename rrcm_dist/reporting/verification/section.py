@@ -73,6 +73,11 @@ def _notes(runs: Sequence[VerificationRun]) -> Iterator[str]:
                 "can be trusted."
             )
     for run in runs:
+        if run.images < run.asked:
+            yield (
+                f"{run.name} at ε {run.epsilon:.6g}: {run.images} of {run.asked} images so far; the others are left out"
+            )
+    for run in runs:
         if run.failures:
             image, reason = next(iter(run.failures.items()))
             first = (reason.splitlines() or [""])[0]
