@@ -5,6 +5,7 @@ ranks. `sum_over_ranks` is differentiable and sums in backward, which under that
 the whole batch; gathers carry no gradient.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rrcm_dist.distributed.waiting import GATHERS
+from rrcm_dist.errors import RunFailure
 
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 """Equal tensors of all ranks into one; torch 2.13 has a new name for it."""
@@ -98,3 +100,18 @@ def first_problem(problem: str) -> str:
     if ranks() == 1:
         return problem
     return next((f"rank {rank}: {text}" for rank, text in enumerate(gather_objects(problem)) if text), "")
+
+
+def raise_together(check: Callable[[], None], on_this_rank: bool = True) -> None:
+    """Call `check` where it is to be called; if it raises on any rank, raise there as it is and elsewhere in words."""
+    problem: Exception | None = None
+    if on_this_rank:
+        try:
+            check()
+        except Exception as error:  # of whatever kind: the others wait for what this rank says
+            problem = error
+    elsewhere = first_problem(str(problem) or type(problem).__name__ if problem else "")
+    if problem:
+        raise problem
+    if elsewhere:
+        raise RunFailure(elsewhere)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rrcm_dist.config.keys import TrainingRecipe
 from rrcm_dist.data.batches import DecodeFailures
-from rrcm_dist.distributed.collectives import first_problem, sum_over_ranks
+from rrcm_dist.distributed.collectives import raise_together, sum_over_ranks
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput, RunFailure
 from rrcm_dist.progress import progress_bar
@@ -79,9 +79,9 @@ def train(training: Training, world: World, resume: bool = True, allow: Sequence
     """
     folder = RunFolder(training.recipe, training.data_identity, allow)
     require_window(training.recipe.training, training.total_steps)
-    _raise_together(folder.check)
+    raise_together(folder.check)
     lock = RunLock(folder.path)
-    _raise_together(lock.take, on_this_rank=world.is_main)
+    raise_together(lock.take, on_this_rank=world.is_main)
     try:
         return _train_in(folder, training, world, resume)
     finally:
@@ -92,22 +92,22 @@ def _train_in(folder: RunFolder, training: Training, world: World, resume: bool)
     recipe = training.recipe
     mirror = Mirror(recipe.training.checkpoints_to, recipe) if recipe.training.checkpoints_to else None
     if mirror is not None:
-        _raise_together(lambda: _begin_mirror(mirror, folder, resume), on_this_rank=world.is_main)
+        raise_together(lambda: _begin_mirror(mirror, folder, resume), on_this_rank=world.is_main)
     found = find_checkpoint(folder.checkpoints)
     if found and not resume:
         raise InvalidInput(f"{folder.path} holds checkpoints: resume, or give another output")
     if found:
-        _raise_together(lambda: folder.check_checkpoint(*found))
+        raise_together(lambda: folder.check_checkpoint(*found))
     if found and mirror is not None:
-        _raise_together(lambda: _make_up(mirror, found[0]), on_this_rank=world.is_main)
+        raise_together(lambda: _make_up(mirror, found[0]), on_this_rank=world.is_main)
     if found and found[1].step >= training.total_steps:
         log.info("%s is finished (step %d)", folder.path, found[1].step)
         return Outcome(found[0], found[1].step)
     if found:
-        _raise_together(lambda: restore(training.step, *found, recipe.training, world))
+        raise_together(lambda: restore(training.step, *found, recipe.training, world))
     start_step = found[1].step if found else 0
     peak = device_peak(recipe.training, world.device)
-    _raise_together(lambda: _open(folder, recipe, start_step, world, peak), on_this_rank=world.is_main)
+    raise_together(lambda: _open(folder, recipe, start_step, world, peak), on_this_rank=world.is_main)
     if world.is_main:
         log.info(
             "%s: %d steps of %d images, %s at ZeRO stage %d on %s",
@@ -214,18 +214,3 @@ def _make_up(mirror: Mirror, checkpoint: Path) -> None:
 def _open(folder: RunFolder, recipe: TrainingRecipe, start_step: int, world: World, peak: DevicePeak) -> None:
     folder.open(start_step, world.size, peak)
     require_room(folder.checkpoints, recipe)
-
-
-def _raise_together(check: Callable[[], None], on_this_rank: bool = True) -> None:
-    """Call `check` where it is to be called; if it raises on any rank, raise there as it is and elsewhere in words."""
-    problem: Exception | None = None
-    if on_this_rank:
-        try:
-            check()
-        except Exception as error:  # of whatever kind: the others wait for what this rank says
-            problem = error
-    elsewhere = first_problem(str(problem) or type(problem).__name__ if problem else "")
-    if problem:
-        raise problem
-    if elsewhere:
-        raise RunFailure(elsewhere)

@@ -15,7 +15,7 @@ from torch import Tensor
 from rrcm_dist.config.representation_warmup import RepresentationWarmupConfig
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.config.warmup_costs import WarmupCosts
-from rrcm_dist.distributed.collectives import agree
+from rrcm_dist.distributed.collectives import agree, raise_together
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import RunFailure
 from rrcm_dist.models.rrcm import PretrainingNetwork
@@ -71,11 +71,13 @@ class RepresentationWarmup(Addition):
         found = find_checkpoint(folder / "checkpoints")
         if found is None or not found[1].finished:
             raise RunFailure(f"{folder} holds no finished warm-up: start the run anew")
-        self._checkpoint = found[0]
-        report = hand_over(self._checkpoint, network)
+        self._checkpoint = checkpoint = found[0]
+        report, run = hand_over(checkpoint, network), Path(self._recipe.output)
+        raise_together(
+            lambda: write_report(run, checkpoint, report, self._head_goes_on, self._costs.teacher),
+            on_this_rank=self._world.is_main,
+        )
         if self._world.is_main:
-            folder = Path(self._recipe.output)
-            write_report(folder, self._checkpoint, report, self._head_goes_on, self._costs.teacher)
             log.info(
                 "from the warm-up %s: %d tensors loaded, %d left as initialised, %d unused (%s in the run folder)",
                 self._checkpoint, len(report.loaded), len(report.missing), len(report.unused), REPORT,

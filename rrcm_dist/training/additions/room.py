@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from rrcm_dist.distributed.collectives import gather_objects
+from rrcm_dist.distributed.collectives import first_problem, gather_objects
 from rrcm_dist.distributed.world import World
 from rrcm_dist.errors import InvalidInput
 from rrcm_dist.files import gigabytes
@@ -17,7 +17,7 @@ LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def require_memory(what: str, held_bytes: int, passing_bytes: int, world: World, mend: str) -> None:
-    """Raise `InvalidInput` where a rank's memory has no room for `what`; every rank must call it.
+    """Raise `InvalidInput` on every rank where one's memory has no room for `what`; every rank must call it.
 
     Args:
         what: what is held, for the message.
@@ -30,13 +30,15 @@ def require_memory(what: str, held_bytes: int, passing_bytes: int, world: World,
     if world.device.type == "cpu":
         ranks_here = gather_objects(platform.node()).count(platform.node())
     available = available_bytes(world.device)
-    if available is None or ranks_here * (held_bytes + passing_bytes) <= available:
-        return
-    place = "the GPU" if world.device.type == "cuda" else f"this machine, which {ranks_here} ranks share,"
-    raise InvalidInput(
-        f"{what} takes {gigabytes(held_bytes)} per rank and {gigabytes(passing_bytes)} more while it is searched, and "
-        f"{place} has {gigabytes(available)} free: {mend}"
-    )
+    problem = ""
+    if available is not None and ranks_here * (held_bytes + passing_bytes) > available:
+        place = "the GPU" if world.device.type == "cuda" else f"this machine, which {ranks_here} ranks share,"
+        problem = (
+            f"{what} takes {gigabytes(held_bytes)} per rank and {gigabytes(passing_bytes)} more while it is searched, "
+            f"and {place} has {gigabytes(available)} free: {mend}"
+        )
+    if told := first_problem(problem):
+        raise InvalidInput(told)
 
 
 def available_bytes(device: torch.device) -> int | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks import run_ranks
 from safetensors.torch import load_file
 from tiny import finetune_recipe, pretrain_recipe
 from warming import BLOCKS, DEPTH, WARMUP_STEPS, alone, launch, own_teacher, warming
@@ -18,7 +19,8 @@ from rrcm_dist.config.estimate import step_flops
 from rrcm_dist.config.load import dump_recipe
 from rrcm_dist.config.schema import PretrainConfig
 from rrcm_dist.config.warmup_costs import WarmupCosts
-from rrcm_dist.errors import InvalidInput, RunFailure
+from rrcm_dist.distributed.world import join_world
+from rrcm_dist.errors import InvalidInput, RRCMError, RunFailure
 from rrcm_dist.evaluation.trained import load_trained
 from rrcm_dist.models.exporting_timm import export_timm
 from rrcm_dist.models.rrcm import FinetuningNetwork
@@ -105,6 +107,24 @@ def test_every_key_of_the_hand_over_is_accounted_for(run):
     assert all(name.startswith("head.") for name in report["unused"])
     assert {f"encoder.blocks.{block}.mlp.fc1.weight" in report["loaded"] for block in range(BLOCKS)} == {True}
     assert {f"encoder.blocks.{block}.mlp.fc1.weight" in report["loaded"] for block in range(BLOCKS, DEPTH)} == {False}
+
+
+def refusal_of(recipe: PretrainConfig) -> str:
+    with join_world("cpu") as world:
+        try:
+            prepare_pretraining(recipe, world)
+        except RRCMError as error:
+            return str(error)
+    return ""
+
+
+def test_a_report_that_cannot_be_written_stops_every_rank(run, digits, teacher, tmp_path):
+    shutil.copytree(run / "warmup", tmp_path / "run" / "warmup")
+    (tmp_path / "run" / "warmup-handover.json" / "in-its-place").mkdir(parents=True)
+    recipe = warming(digits, tmp_path / "run", teacher, steps=STEPS)
+    first, second = run_ranks(refusal_of, 2, tmp_path, recipe)
+    assert "warmup-handover.json" in first
+    assert second == f"rank 0: {first}"
 
 
 def test_online_and_target_network_begin_with_the_warm_blocks(run, digits, teacher, tmp_path):
