@@ -55,7 +55,9 @@ class ByHand:
         config, number = self.config, self.number.get(sample, 0)
         if number:
             now = self._score(sample)
-            if config.mode == "static" or not (config.factor * now < self.then[sample] and abs(now) < 0.8):
+            if config.mode == "static" or not (now < self.then[sample] and abs(now) < 0.8):
+                return
+            if config.factor * now >= self.then[sample]:
                 return
             if number == config.windows and config.past_last == "stay":
                 return
@@ -120,6 +122,18 @@ def test_negatives_are_those_of_the_rule_written_out_by_hand(name, monkeypatch):
 def test_the_rule_replaces_what_has_become_easy_and_spares_what_is_suspiciously_alike():
     now, then = torch.tensor([0.5, 0.5, 0.85, -0.85, 0.5]), torch.tensor([0.58, 0.57, 1.0, 0.9, 0.575])
     assert is_due(now, then, 1.15, 0.8).tolist() == [True, False, False, False, False]
+
+
+def test_negatives_below_zero_that_never_change_are_never_replaced():
+    around = torch.linspace(0, 2 * torch.pi, SAMPLES + 1)[:-1]
+    views = (torch.stack([around.cos(), around.sin()], dim=1),) * 2
+    config = HardNegativesConfig(count=3, skip=SAMPLES // 2, windows=4, guard={"on": False})
+    negatives = HardNegatives(config, SAMPLES, 2, 0, torch.device("cpu"))
+    for step in range(3):
+        negatives.visit(torch.arange(SAMPLES), views)
+        negatives.look(step)
+    assert (negatives.score.own < 0).all()
+    assert int(negatives.tally.replacements) == 0
 
 
 def test_the_ith_window_is_the_published_one():
