@@ -28,8 +28,10 @@ class RunLock:
         self._path = folder / NAME
         self._file: IO[bytes] | None = None
 
-    def take(self, patience: float = PATIENCE_SECONDS) -> None:
-        """Hold it. Raises `InvalidInput` where another process does, and does not let go within `patience` seconds."""
+    def take(self, patience: float | None = None) -> None:
+        """Hold it. Raises `InvalidInput` where another process does, and does not let go within `patience` seconds;
+        None takes `PATIENCE_SECONDS`."""
+        patience = PATIENCE_SECONDS if patience is None else patience
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._path, "ab")  # noqa: SIM115 (held until `release`)
