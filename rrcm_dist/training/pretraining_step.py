@@ -94,18 +94,13 @@ class PretrainingStep:
         return {"loss": total, **parts}
 
     def describe(self, step: int) -> dict[str, Any]:
-        """Noise levels of a step, and what additions say of it."""
+        """Noise levels of a step."""
         levels = pretraining_levels(self._recipe, step, self._total_steps)
-        told = {"noise_index": levels.index, "noisier_t": levels.noisier, "less_noisy_t": levels.less_noisy}
-        for addition in self._additions:
-            told |= addition.describe(step)
-        return told
+        return {"noise_index": levels.index, "noisier_t": levels.noisier, "less_noisy_t": levels.less_noisy}
 
     def after_update(self, step: int) -> None:
         """Move the target's parameters towards the online ones; its batch norms have statistics of their own."""
         self._target.follow(self.engine.network, target_rate(step, self._total_steps, self._recipe.target))
-        for addition in self._additions:
-            addition.after_update(step)
 
     def networks(self) -> dict[str, dict[str, Tensor]]:
         """Online and target network; see `Step`."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -34,8 +34,7 @@ class Addition:
     """Does nothing; what a system needs, it overrides. Every rank calls every hook at the same moments.
 
     In order: `check`, `stage_before` and, in the main stage, `start`, `attach`; at a step `negatives`, `head_inputs`,
-    `batch_loss`, then `parts`, and after the update `after_update`. Nothing in a step may make the host wait for the
-    device.
+    `batch_loss`, then `parts`. Nothing in a step may make the host wait for the device.
     """
 
     def __init__(self, recipe: PretrainConfig, total_steps: int, world: World) -> None:
@@ -79,16 +78,9 @@ class Addition:
         """Scalars of the step for the metrics, means over the rank's rows."""
         return {}
 
-    def after_update(self, step: int) -> None:
-        """Called when the parameters have moved and the target has followed."""
-
     def work(self) -> Work:
         """The arithmetic that it adds to each step and that it had done before the first one."""
         return Work()
-
-    def describe(self, step: int) -> dict[str, Any]:
-        """What a step was like, for the record of a loss spike."""
-        return {}
 
     def resume_state(self) -> dict[str, dict[str, Tensor]]:
         """What resuming needs, by file stem and name, on the CPU of the main rank, whatever ranks there are."""
