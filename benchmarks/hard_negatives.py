@@ -27,7 +27,7 @@ RECIPE, SECTION = "digits/pretrain-hard-negatives", "additions.hard_negatives"
 PUBLISHED = [f"{SECTION}.guard.on=false"]
 ARMS = {
     "rRCM alone": [f"{SECTION}=null"],
-    "random": [f"{SECTION}.mode=random"],
+    "random": [f"{SECTION}.mode=random", f"{SECTION}.interval=100"],  # the default: it looks at nothing
     "static": [f"{SECTION}.mode=static", *PUBLISHED],
     "dynamic": PUBLISHED,
     "dynamic, guard": [],

@@ -8,6 +8,15 @@ from rrcm_dist.config.parts import Count, Part
 
 Cosine = Annotated[float, Field(gt=-1, le=1)]
 
+OF_REPLACEMENT = frozenset({"factor", "largest_score", "window", "windows", "past_last"})
+IDLE = {"static": OF_REPLACEMENT, "random": OF_REPLACEMENT | {"interval", "skip", "guard.skip_share", "guard.on"}}
+"""Settings that a mode does not read. The guard's ceilings ban columns of every mode."""
+
+
+def _not_default(part: Part) -> set[str]:
+    """Settings that are other than their defaults; stored recipes give every one, so that giving alone says nothing."""
+    return {name for name, field in type(part).model_fields.items() if getattr(part, name) != field.default}
+
 
 class GuardConfig(Part):
     """Against false negatives: samples so like the query that they are likely of its own kind. No labels are used."""
@@ -21,6 +30,12 @@ class GuardConfig(Part):
     """Negatives are banned at or above this cosine to the query; null bans none."""
     of_agreement: Annotated[float, Field(gt=0, le=1)] | None = None
     """Negatives are banned at or above this share of the cosine between the query's own two views; null bans none."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if not self.on and (idle := sorted(_not_default(self) - {"on"})):
+            raise ValueError(f"on false leaves the guard out, so that {', '.join(idle)} decides nothing: leave it out")
+        return self
 
 
 class HardNegativesConfig(Part):
@@ -59,6 +74,9 @@ class HardNegativesConfig(Part):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        given = _not_default(self) | {f"guard.{name}" for name in _not_default(self.guard)}
+        if idle := sorted(given & IDLE.get(self.mode, frozenset())):
+            raise ValueError(f"mode {self.mode} does not read {', '.join(idle)}: leave out what decides nothing")
         if self.ranking == "kept" and self.mode != "dynamic":
             raise ValueError(f"ranking kept is for mode dynamic alone; in mode {self.mode} leave ranking at current")
         if self.ranking == "kept" and self.window == "first":

@@ -92,7 +92,7 @@ class ByHand:
 
 SETTINGS = {
     "published": {},
-    "static": {"mode": "static"},
+    "static": {"mode": "static", "windows": 8},
     "kept ranking": {"ranking": "kept"},
     "first window": {"window": "first"},
     "stays at the end": {"windows": 2, "past_last": "stay"},

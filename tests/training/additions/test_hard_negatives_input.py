@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from tiny import pretrain_recipe
 
+from benchmarks.hard_negatives import ARMS, RECIPE
 from benchmarks.host_syncs import host_reads
 from rrcm_dist.config.describe import describe
 from rrcm_dist.config.hard_negatives import HardNegativesConfig
@@ -66,6 +67,11 @@ def test_negatives_that_would_begin_after_the_end_are_refused(digits):
         ({"mode": "static", "ranking": "kept"}, "mode dynamic alone"),
         ({"ranking": "kept", "window": "first"}, "always take the same negatives"),
         ({"mode": "random", "pool": 100}, "draws from all samples"),
+        ({"mode": "static", "factor": 1.2, "past_last": "stay"}, "static does not read factor, past_last"),
+        ({"mode": "static", "window": "first"}, "static does not read window"),
+        ({"mode": "random", "interval": 50, "skip": 3}, "random does not read interval, skip"),
+        ({"mode": "random", "guard": {"skip_share": 0.1}}, r"random does not read guard\.skip_share"),
+        ({"guard": {"on": False, "ceiling": 0.9, "skip_share": 0.1}}, "ceiling, skip_share decides nothing"),
         ({"pool": 50}, "down to rank 74"),
         ({"pool": 100, "guard": {"skip_share": 0.5}}, "down to rank 114"),
     ],
@@ -73,6 +79,17 @@ def test_negatives_that_would_begin_after_the_end_are_refused(digits):
 def test_settings_that_contradict_each_other_are_refused(section, told):
     with pytest.raises(ValidationError, match=told):
         HardNegativesConfig(**section)
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static", "random"])
+def test_a_stored_recipe_that_gives_every_setting_loads(mode):
+    config = HardNegativesConfig(mode=mode, guard={"ceiling": 0.9})
+    assert HardNegativesConfig.model_validate(config.model_dump()) == config
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+def test_every_arm_of_the_benchmark_is_a_recipe(arm):
+    load_recipe(RECIPE, arm, kind="pretrain")
 
 
 def test_a_checkpoint_with_other_numbers_of_negatives_is_refused(digits, tmp_path):
