@@ -17,6 +17,10 @@ def _rising(epochs: tuple[int, ...]) -> tuple[int, ...]:
     return epochs
 
 
+_ONLY_OF = {"stem": ("wide_resnet", "resnext"), "blocks": ("wide_resnet", "resnext"), "groups": ("resnext",)}
+"""Keys that not every kind of network reads."""
+
+
 class IbpNetworkConfig(Part):
     """A network whose bounds can be propagated; every convolution and hidden linear layer has batch norm behind it."""
 
@@ -51,6 +55,10 @@ class IbpNetworkConfig(Part):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 raise ValueError(f"{name} has {len(values)} numbers; give 1 or {self.channels}, the channels")
+        for name, kinds in _ONLY_OF.items():
+            # Other than its default, not given at all: recipes that are written back hold every key.
+            if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of {' and '.join(kinds)}: a {self.kind} has none, leave it out")
         return self
 
 
@@ -162,5 +170,11 @@ class IbpConfig(Part):
             raise ValueError(
                 f"epsilon.clean_epochs {schedule.clean_epochs} and epsilon.ramp_epochs {schedule.ramp_epochs} do not "
                 f"end within training.epochs {epochs}: ε would never reach its target"
+            )
+        if epochs is not None and any(milestone >= epochs for milestone in self.optimizer.milestones):
+            raise ValueError(
+                f"optimizer.milestones {list(self.optimizer.milestones)} do not all come before training.epochs "
+                f"{epochs}: the learning rate would not fall there; give others (the published ones are of the "
+                "published number of epochs)"
             )
         return self

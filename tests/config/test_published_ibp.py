@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rrcm_dist.config.ibp_estimate import network_parameters
-from rrcm_dist.config.load import load_recipe
+from rrcm_dist.config.load import dump_recipe, load_recipe
+from rrcm_dist.errors import InvalidInput
 
 PUBLISHED = [
     # recipe, network, size, channels, width, ε, clean, ramp, epochs, batch, milestones, λ0, padding, flip
@@ -40,6 +42,27 @@ def test_cnn7_has_the_published_layers() -> None:
     weights = 3 * 9 * 64 + 64 * 9 * 64 + 64 * 9 * 128 + 2 * 128 * 9 * 128 + 128 * 16 * 16 * 512 + 512 * 10
     norms = 2 * (64 + 64 + 128 + 128 + 128 + 512)
     assert network_parameters(load_recipe("cifar10/ibp-cnn7", kind="train-ibp")) == weights + norms + 10
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "told"),
+    [
+        ("cifar10/ibp-cnn7", ["training.epochs=140"], r"\[120, 140\] do not all come before training.epochs 140"),
+        ("cifar10/ibp-cnn7", ["network.groups=4"], "groups is of resnext: a cnn7 has none"),
+        ("cifar10/ibp-cnn7", ["network.stem=64"], "stem is of wide_resnet and resnext: a cnn7 has none"),
+        ("cifar10/ibp-cnn7", ["network.blocks=2"], "blocks is of wide_resnet and resnext: a cnn7 has none"),
+        ("tinyimagenet/ibp-wide-resnet", ["network.groups=4"], "groups is of resnext: a wide_resnet has none"),
+    ],
+)
+def test_what_would_be_without_effect_is_refused(recipe: str, overrides: list[str], told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        load_recipe(recipe, overrides, kind="train-ibp")
+
+
+def test_a_milestone_in_the_last_epoch_is_taken_and_a_recipe_written_back_is_read_again(tmp_path: Path) -> None:
+    recipe = load_recipe("cifar10/ibp-cnn7", ["training.epochs=141"], kind="train-ibp")
+    (tmp_path / "again.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(str(tmp_path / "again.yaml"), kind="train-ibp") == recipe
 
 
 def test_a_dry_run_tells_network_schedule_and_memory_without_torch() -> None:
