@@ -13,12 +13,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 
 from benchmarks.batch_balance import beside_sentence_transformers, identity_over_ranks
 from benchmarks.machine import markdown_table, report
+from benchmarks.seeds import interval
 from rrcm_dist.data.index import load_index
 from rrcm_dist.training.additions.hard_negatives import STATE
 from rrcm_dist.training.checkpointing.checkpoints import read_resume_state
@@ -108,7 +109,7 @@ def _run(*words: str) -> None:
 
 def _row(arm: str, scores: list[Scores], alone: list[Scores]) -> dict[str, str]:
     columns = {
-        f"{name}, σ {sigma:g}": _interval([each[measure, sigma] for each in scores])
+        f"{name}, σ {sigma:g}": interval([each[measure, sigma] for each in scores])
         for measure, name in MEASURES.items()
         for sigma in SIGMAS
     }
@@ -116,19 +117,9 @@ def _row(arm: str, scores: list[Scores], alone: list[Scores]) -> dict[str, str]:
         mean(each[measure, sigma] - other[measure, sigma] for measure in MEASURES for sigma in SIGMAS)
         for each, other in zip(scores, alone, strict=True)
     ]
-    false = _interval([each[FALSE] for each in scores]) if FALSE in scores[0] else "–"
-    lead = "–" if scores is alone else _interval(leads, "+")
+    false = interval([each[FALSE] for each in scores]) if FALSE in scores[0] else "–"
+    lead = "–" if scores is alone else interval(leads, "+")
     return {"negatives": arm, **columns, "mean lead": lead, FALSE[0]: false}
-
-
-def _interval(values: list[float], sign: str = "") -> str:
-    """'mean ± half of the 95 % interval'; the mean alone of a single value."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return f"{values[0]:{sign}.1f}"
-    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):{sign}.1f} ± {half:.1f}"
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 
 from benchmarks.machine import markdown_table, report
 from benchmarks.representation_warmup_plot import save_plot
+from benchmarks.seeds import interval
 
 RECIPE = "digits/pretrain-warmup"
 SECTION = "additions.representation_warmup"
@@ -176,7 +177,7 @@ def _end(arm: str, seeds: list[Seed]) -> dict[str, str]:
         "main steps": f"{lasts[0].step}",
         "GFLOP in full": f"{mean(full):.0f}",
         "GFLOP, teacher given": f"{mean(last.gflop for last in lasts):.0f}",
-        **{f"probe, σ {sigma:g}": _interval([100 * last.accuracy[sigma] for last in lasts]) for sigma in SIGMAS},
+        **{f"probe, σ {sigma:g}": interval([100 * last.accuracy[sigma] for last in lasts]) for sigma in SIGMAS},
     }
 
 
@@ -189,7 +190,7 @@ def _leads(arm: str, seeds: list[Seed]) -> dict[str, str]:
                     100 * (seed.curves[arm][place].accuracy[sigma] - seed.curves[ALONE][place].accuracy[sigma])
                     for seed in seeds
                 ]
-                row[f"σ {sigma:g}, step {step}"] = _interval(leads, "+")
+                row[f"σ {sigma:g}, step {step}"] = interval(leads, "+")
     return row
 
 
@@ -207,18 +208,8 @@ def _until(arm: str, sigma: float, target: float, seeds: list[Seed]) -> dict[str
         "probe": f"σ {sigma:g}: {100 * target:.1f} %",
         "run": arm,
         "seeds that reach it": f"{len(found)} of {len(seeds)}",
-        **{what: _interval(values) if values else "–" for what, values in numbers.items()},
+        **{what: interval(values) if values else "–" for what, values in numbers.items()},
     }
-
-
-def _interval(values: list[float], sign: str = "") -> str:
-    """'mean ± half of the 95 % interval'; the mean alone of a single value."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return f"{values[0]:{sign}.1f}"
-    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):{sign}.1f} ± {half:.1f}"
 
 
 if __name__ == "__main__":
