@@ -94,7 +94,7 @@ def test_a_command_and_its_options_are_there_and_its_recipe_is_valid(told):
             raise
         return
     kind = values["kind"].value if command.name == "submit" else command.name
-    if kind in RECIPE_KINDS and values["recipe"] not in {*PLACEHOLDERS, None}:
+    if kind in RECIPE_KINDS and "recipe" in values and values["recipe"] not in {*PLACEHOLDERS, None}:
         load_recipe(values["recipe"], values["overrides"] or (), kind=kind)
 
 
