@@ -135,7 +135,7 @@ def test_what_all_ranks_complain_about_is_shown_once(tmp_path, digits):
     (["--threads", "0"], "threads: must be greater than or equal to 1 (given 0)"),
     (["--site", "nowhere.yaml"], "there is no site file nowhere.yaml"),
     (["--resume", "maybe"], "choose auto or never"),
-    (["trainig.steps=3"], "did you mean training.steps?"),
+    (["trainig.steps=3"], "did you mean training.steps"),
 ])  # fmt: skip
 def test_mistakes_are_told_before_anything_is_started(tmp_path, arguments, told):
     process = submit(tmp_path, tmp_path / "no-shards", *arguments)

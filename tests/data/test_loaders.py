@@ -219,7 +219,7 @@ def test_memory_is_pinned_where_training_asks_for_it_and_only_there(
     assert not any(pinned)
     pinned.clear()
     next(pretraining_loader(photo_index, order_of(photo_index), pretrain_config(), 0, 1, 0, 1, pin_memory=True))
-    assert sum(pinned) == 4  # three views and the labels
+    assert sum(pinned) == 6  # three views, labels, sample ids and crops
 
 
 def _counted(samples: int, failures: int) -> LabelledBatch:

@@ -34,7 +34,7 @@ def finetuning_gradients(shards: Path):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.exhaustive), 4])
 def test_pretraining_gradients_are_those_of_one_process_on_the_whole_batch(ranks, digits, tmp_path):
     expected = one_process_reference(digits)
     for results in run_ranks(pretraining_gradients, ranks, tmp_path, digits):

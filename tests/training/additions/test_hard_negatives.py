@@ -162,7 +162,7 @@ def one_process(digits, tmp_path_factory):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.exhaustive), 4])
 def test_loss_and_gradients_are_those_of_one_process_on_the_whole_batch_with_all_columns(
     ranks, one_process, digits, tmp_path
 ):

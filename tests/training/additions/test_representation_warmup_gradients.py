@@ -105,7 +105,7 @@ def begun(digits, tmp_path_factory):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.exhaustive), 4])
 def test_gradients_of_both_stages_are_those_of_the_whole_batch(ranks, begun, digits, tmp_path):
     recipe, file, start = begun
     expected = {"warm-up": plain_warmup(recipe, file), "main": plain_main(recipe, file, start)}

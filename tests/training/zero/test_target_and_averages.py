@@ -43,7 +43,7 @@ def few_steps(shards: Path, world: World, stage: int, threshold: int):
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.exhaustive), 3])
 def test_the_target_is_the_same_at_every_stage_and_persistence_and_cut_where_it_should_be(ranks, digits, tmp_path):
     found = run_ranks(targets, ranks, tmp_path, digits)[0]
     whole, _ = found[1, 100_000]
