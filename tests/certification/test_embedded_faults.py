@@ -139,6 +139,7 @@ def wait_for(what: Callable[[], object], seconds: float = 90) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.exhaustive
 def test_whichever_part_is_killed_the_same_command_goes_on_to_the_same_counts(here, temporary, monkeypatch):
     certify(load_recipe("recipe.yaml", ["output=whole"], kind="certify"), torch.device("cpu"), show=False)
 

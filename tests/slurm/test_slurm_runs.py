@@ -13,11 +13,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
 IN_EVERY_RUN = {
     "scontrol requeue",
-    "USR2 to the batch step",
     "preemption with grace",
     "a rank killed",
     "the second of two nodes dies",
-    "disk full, room before the next try",
 }
 
 

@@ -77,7 +77,9 @@ def test_the_plain_runs_clip_some_steps_and_move_everything(plain_pretraining):
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.exhaustive), 4])
+@pytest.mark.parametrize(
+    "ranks", [1, 2, pytest.param(3, marks=pytest.mark.exhaustive), pytest.param(4, marks=pytest.mark.exhaustive)]
+)
 def test_pretraining_is_plain_adamw_with_clipping_and_an_average(ranks, plain_pretraining, digits, tmp_path):
     run_ranks(run_all, ranks, tmp_path, pretraining, prepare_pretraining, digits, tmp_path, SETTINGS[ranks])
     for kind, plain in plain_pretraining.items():
