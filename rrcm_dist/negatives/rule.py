@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def is_due(now: Tensor, then: Tensor, factor: float, largest: float) -> Tensor:
-    """factor · S < S0, S < S0 and |S| < largest: the negatives have become easy.
+    """factor · S < S0, |S| < largest, and where S0 < 0 also S < S0: the negatives have become easy.
 
     Args:
         now: S, float: mean cosine of queries to their negatives.
@@ -13,9 +13,8 @@ def is_due(now: Tensor, then: Tensor, factor: float, largest: float) -> Tensor:
         factor: 1.15 as published.
         largest: 0.8 as published.
     """
-    # For S0 ≥ 0 and factor ≥ 1 the second is implied, and this is the published rule: S < 0 is below S0 anyway, and
-    # S ≥ 0 gives S ≤ factor · S < S0. Below zero the first alone holds for S = S0: nothing has fallen there.
-    return (factor * now < then) & (now < then) & (now.abs() < largest)
+    # Below zero the published rule alone holds for S = S0, and would replace negatives that never changed.
+    return (factor * now < then) & ((now < then) | (then >= 0)) & (now.abs() < largest)
 
 
 def window(number: Tensor, count: int, skip: int) -> Tensor:
