@@ -10,14 +10,13 @@ beside sentence-transformers' where that can be imported.
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean
 
 import torch
 
 from benchmarks.batch_balance import beside_sentence_transformers, identity_over_ranks
+from benchmarks.digits import digits_shards, run_here
 from benchmarks.machine import markdown_table, report
 from benchmarks.seeds import interval
 from rrcm_dist.data.index import load_index
@@ -51,7 +50,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="append to benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     checks = [identity_over_ranks(), beside_sentence_transformers()]
-    shards = _shards(arguments.output / "shards")
+    shards = digits_shards(arguments.output / "shards", 32)
     found = {
         arm: [
             _scores(arm, [f"seed={seed}", *arguments.set], shards, arguments.output / f"seed-{seed}")
@@ -69,22 +68,15 @@ def main() -> None:
     report("hard_negatives", f"Hard negatives on digits, seeds {listed}", "\n\n".join(parts), arguments.record)
 
 
-def _shards(folder: Path) -> Path:
-    for split in ("train", "held-out"):
-        if not (folder / split / "index.json").exists():
-            _run("-m", "shards", "build", "digits", str(folder / split), "--split", split, "--size", "32")
-    return folder
-
-
 def _scores(arm: str, values: list[str], shards: Path, folder: Path) -> Scores:
     output = folder / arm.replace(", ", "-").replace(" ", "-")
     results = output / "results.json"
     if not results.exists():
         given = [f"output={output}", f"data.train={shards / 'train'}", f"data.held_out={shards / 'held-out'}"]
-        _run("-m", "rrcm_dist.cli.main", "pretrain", RECIPE, *given, *values, *ARMS[arm], "--device", "cpu")
+        run_here("-m", "rrcm_dist.cli.main", "pretrain", RECIPE, *given, *values, *ARMS[arm], "--device", "cpu")
         levels = ",".join(f"{sigma:g}" for sigma in SIGMAS)
         told = ["--network", "online", "--sigmas", levels, "--device", "cpu", "-o", str(results)]
-        _run("-m", "rrcm_dist.cli.main", "evaluate", str(output), *told)
+        run_here("-m", "rrcm_dist.cli.main", "evaluate", str(output), *told)
     rows = json.loads(results.read_text())["results"]
     return {(row["measure"], row["sigma"]): 100 * row["accuracy"] for row in rows} | _false(output, shards)
 
@@ -97,14 +89,6 @@ def _false(output: Path, shards: Path) -> Scores:
     labels = torch.from_numpy(load_index(shards / "train").label)
     same = labels[state["assigned"].long()] == labels[:, None]
     return {FALSE: 100 * float(same[given].float().mean())}
-
-
-def _run(*words: str) -> None:
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(
-            f"{' '.join(words)} ended with exit code {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        )
 
 
 def _row(arm: str, scores: list[Scores], alone: list[Scores]) -> dict[str, str]:

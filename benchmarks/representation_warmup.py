@@ -10,14 +10,13 @@ asked about held-out ones, clean and under noise σ 0.25. Runs lie in folders of
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import torch
 
+from benchmarks.digits import digits_shards, run_here
 from benchmarks.machine import markdown_table, report
 from benchmarks.representation_warmup_plot import save_plot
 from benchmarks.seeds import interval
@@ -77,7 +76,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=FIGURE)
     parser.add_argument("--record", action="store_true", help="append to benchmarks/RESULTS.md")
     arguments = parser.parse_args()
-    shards = _shards(arguments.output / "shards")
+    shards = digits_shards(arguments.output / "shards", 16)
     seeds = [_seed(seed, shards, arguments.output / f"seed-{seed}") for seed in arguments.seeds]
     save_plot([(seed.curves, seed.spent_before) for seed in seeds], SIGMAS, arguments.figure)
     targets = {sigma: mean(seed.curves[ALONE][-1].accuracy[sigma] for seed in seeds) for sigma in SIGMAS}
@@ -97,13 +96,6 @@ def main() -> None:
         "\n\n".join(parts),
         arguments.record,
     )
-
-
-def _shards(folder: Path) -> Path:
-    for split in ("train", "held-out"):
-        if not (folder / split / "index.json").exists():
-            _run("-m", "shards", "build", "digits", str(folder / split), "--split", split, "--size", "16")
-    return folder
 
 
 def _seed(seed: int, shards: Path, output: Path) -> Seed:
@@ -128,14 +120,8 @@ def _seed(seed: int, shards: Path, output: Path) -> Seed:
 
 
 def _pretrained(output: Path, values: list[str]) -> Path:
-    _run("-m", "rrcm_dist.cli.main", "pretrain", RECIPE, f"output={output}", *values, "--device", "cpu")
+    run_here("-m", "rrcm_dist.cli.main", "pretrain", RECIPE, f"output={output}", *values, "--device", "cpu")
     return output
-
-
-def _run(*words: str) -> None:
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(words)} ended with exit code {done.returncode}:\n{done.stderr}")
 
 
 def _gflop(run: Path) -> dict[int, float]:

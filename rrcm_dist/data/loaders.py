@@ -56,7 +56,7 @@ def finetuning_loader(
     pin_memory: bool = False,
 ) -> Iterator[LabelledBatch]:
     """The rank's rows of the global batches start_step … start_step + steps - 1; else as `pretraining_loader`."""
-    maker = PartMaker(index, FinetuningView(config.views, config.encoder.image_size), _labelled_batch, config.seed)
+    maker = PartMaker(index, FinetuningView(config.views, config.encoder.image_size), labelled_batch, config.seed)
     requests = StepRequests(order, rank, world_size, start_step, steps)
     return batches(maker, requests, config.data.workers, config.data.prefetch * requests.parts_per_batch, pin_memory)
 
@@ -81,7 +81,7 @@ def evaluation_images(
     ]
     workers = min(workers, len(requests))
     blank = torch.zeros(3, image_size, image_size, dtype=torch.uint8) if allow_unreadable else None
-    maker = PartMaker(index, CentreView(image_size), _labelled_batch, seed=0, replacements=0, blank=blank)
+    maker = PartMaker(index, CentreView(image_size), labelled_batch, seed=0, replacements=0, blank=blank)
     return batches(maker, requests, workers, parts_ready=2 * workers)
 
 
@@ -108,5 +108,6 @@ def _pretraining_batch(samples: Sequence[PretrainingSample], labels: Labels) -> 
     )
 
 
-def _labelled_batch(samples: Sequence[torch.Tensor], labels: Labels) -> LabelledBatch:
+def labelled_batch(samples: Sequence[torch.Tensor], labels: Labels) -> LabelledBatch:
+    """A part of a batch of one view each."""
     return LabelledBatch(images=stacked(samples), **labels)

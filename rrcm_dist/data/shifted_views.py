@@ -1,17 +1,18 @@
 """Labelled images shifted by a few pixels and flipped: what certified training sees of small images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from rrcm_dist.config.ibp import IbpConfig, IbpViews
-from rrcm_dist.data.batches import LabelledBatch, stacked
+from rrcm_dist.data.batches import LabelledBatch
 from rrcm_dist.data.decoding import EncodedImage
 from rrcm_dist.data.index import DatasetIndex
+from rrcm_dist.data.loaders import labelled_batch
 from rrcm_dist.data.order import SampleOrder
-from rrcm_dist.data.parts import Labels, PartMaker, StepRequests, batches
+from rrcm_dist.data.parts import PartMaker, StepRequests, batches
 from rrcm_dist.data.views import centre_square
 from rrcm_dist.random_streams import Coordinate, Purpose, numpy_generator
 
@@ -47,10 +48,6 @@ def shifted_loader(
     pin_memory: bool = False,
 ) -> Iterator[LabelledBatch]:
     """The rank's rows of the global batches start_step … start_step + steps - 1; else as `pretraining_loader`."""
-    maker = PartMaker(index, ShiftedView(config.views, config.network.image_size), _labelled_batch, config.seed)
+    maker = PartMaker(index, ShiftedView(config.views, config.network.image_size), labelled_batch, config.seed)
     requests = StepRequests(order, rank, world_size, start_step, steps)
     return batches(maker, requests, config.data.workers, config.data.prefetch * requests.parts_per_batch, pin_memory)
-
-
-def _labelled_batch(samples: Sequence[Tensor], labels: Labels) -> LabelledBatch:
-    return LabelledBatch(images=stacked(samples), **labels)
